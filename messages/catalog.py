@@ -1,0 +1,109 @@
+"""Which messages there are, by the name that stands in their `type`. The code of `network.create` is found from here
+by name alone.
+"""
+
+from __future__ import annotations
+
+from .endpoint import (
+    AttachEndpoint,
+    CreateEndpoint,
+    DeleteEndpoint,
+    DetachEndpoint,
+    EndpointBound,
+    EndpointCreated,
+    EndpointDeleted,
+    EndpointUnbound,
+    GetEndpoint,
+    ListEndpoints,
+)
+from .host import FindContainer, GetHost, HostJoined, HostRemoved, InspectHost, JoinHost, ListHosts, RemoveHost
+from .network import (
+    CreateNetwork,
+    DeleteNetwork,
+    GetNetwork,
+    ListNetworks,
+    NetworkCreated,
+    NetworkDeleted,
+    NetworkRetagged,
+    SubnetAdopted,
+)
+from .port import PortBound, PortFailed, PortUnbound, PortWaiting
+from .segment import SegmentReleased, SegmentTaken
+from .struct import Command, Event, kebab
+from .tenant import (
+    CreateTenant,
+    DeleteTenant,
+    GetTenant,
+    ListTenants,
+    NetworkAdded,
+    NetworkRemoved,
+    SubnetTaken,
+    TenantCreated,
+    TenantDeleted,
+)
+
+IpamCommand = (
+    CreateTenant
+    | DeleteTenant
+    | GetTenant
+    | ListTenants
+    | CreateNetwork
+    | DeleteNetwork
+    | GetNetwork
+    | ListNetworks
+    | CreateEndpoint
+    | AttachEndpoint
+    | DetachEndpoint
+    | DeleteEndpoint
+    | GetEndpoint
+    | ListEndpoints
+    | JoinHost
+    | RemoveHost
+    | GetHost
+    | ListHosts
+)
+HostQuestion = InspectHost | FindContainer
+AnyEvent = (
+    TenantCreated
+    | TenantDeleted
+    | NetworkAdded
+    | SubnetTaken
+    | NetworkRemoved
+    | NetworkCreated
+    | SubnetAdopted
+    | NetworkRetagged
+    | NetworkDeleted
+    | EndpointCreated
+    | EndpointBound
+    | EndpointUnbound
+    | EndpointDeleted
+    | PortBound
+    | PortWaiting
+    | PortFailed
+    | PortUnbound
+    | SegmentTaken
+    | SegmentReleased
+    | HostJoined
+    | HostRemoved
+)
+
+COMMANDS: dict[str, type[Command]] = {kebab(kind.__name__): kind for kind in IpamCommand.__args__}
+QUESTIONS: dict[str, type[Command]] = {kebab(kind.__name__): kind for kind in HostQuestion.__args__}
+EVENTS: dict[str, type[Event]] = {kebab(kind.__name__): kind for kind in AnyEvent.__args__}
+
+
+def command_type(construct: str, verb: str) -> str:
+    """The `type` of what is sent to `...<construct>.<verb>`: `network`, `list` gives `list-networks`."""
+    return f"{verb}-{construct}{'s' if verb == 'list' else ''}"
+
+
+def construct_and_verb(command_type_name: str) -> tuple[str, str]:
+    """The reverse of `command_type`: `list-networks` gives `network`, `list`."""
+    verb, _, construct = command_type_name.partition("-")
+    return (construct.removesuffix("s") if verb == "list" else construct), verb
+
+
+def event_name(event: Event | type[Event]) -> str:
+    """The `type` of an event, which is also the token in its subject."""
+    kind = event if isinstance(event, type) else type(event)
+    return kebab(kind.__name__)

@@ -1,0 +1,123 @@
+"""Hosts: members of the cluster, and the questions that one answers about itself (nothing here changes anything)."""
+
+from __future__ import annotations
+
+from .names import Name, Token, check_container, check_token
+from .struct import Command, Event, Part, View
+
+
+class JoinHost(Command, frozen=True, kw_only=True):
+    """Make a host known, or what it says of itself. Sent by its host actor at every start; identical: nothing
+    changes.
+    """
+
+    tenant: Token
+    host: Token
+    driver: str
+    datapath: str
+    version: str
+    bridge: str = ""
+
+    def __post_init__(self) -> None:
+        check_token("host name", self.host)
+
+
+class RemoveHost(Command, frozen=True, kw_only=True):
+    """Forget a host that holds no endpoint."""
+
+    tenant: Token
+    host: Token
+
+
+class GetHost(Command, frozen=True, kw_only=True):
+    """Ask for one host."""
+
+    tenant: Token
+    host: Token
+
+
+class ListHosts(Command, frozen=True, kw_only=True):
+    """Ask for all hosts."""
+
+
+class HostJoined(Event, frozen=True, kw_only=True):
+    """The host is a member, and says this of itself."""
+
+    host: str
+    driver: str
+    datapath: str
+    version: str
+    bridge: str = ""
+
+
+class HostRemoved(Event, frozen=True, kw_only=True):
+    """The host is no member any more."""
+
+    host: str
+
+
+class InspectHost(Command, frozen=True, kw_only=True):
+    """Ask a host for its ports as they are (sent to `np.v1.host.<host>.inspect`)."""
+
+
+class FindContainer(Command, frozen=True, kw_only=True):
+    """Ask a host whether a container reference can be attached now (sent to `np.v1.host.<host>.container`)."""
+
+    container: Name
+
+    def __post_init__(self) -> None:
+        check_container(self.container)
+
+
+class HostSpec(Part, frozen=True, kw_only=True):
+    """What a host said of itself when it joined."""
+
+    driver: str
+    datapath: str
+    version: str
+    bridge: str
+
+
+class HostStatus(Part, frozen=True, kw_only=True):
+    """What is known of a host."""
+
+    state: str
+    endpoints: int
+    seq: int
+
+
+class HostView(View, frozen=True, kw_only=True):
+    """A host as shown. `host` and `name` are the same."""
+
+    host: str
+    name: str
+    spec: HostSpec
+    status: HostStatus
+
+
+class PortView(View, frozen=True, kw_only=True):
+    """A port as the host's switch has it: `parts` of `link`, `switch`, `rules` that really stand."""
+
+    tenant: str
+    network: str
+    name: str
+    endpoint: str
+    epoch: int
+    device: str
+    interface: str
+    container: str
+    parts: tuple[str, ...]
+    state: str
+    reason: str = ""
+
+
+class ContainerView(View, frozen=True, kw_only=True):
+    """A container reference as this host sees it now. `state`: `running`, `waiting` (may still come), `absent`
+    (refused).
+    """
+
+    container: str
+    host: str
+    state: str
+    code: str = ""
+    reason: str = ""
