@@ -1,0 +1,164 @@
+"""The settings of the daemon and of the actors it starts: from flags, the environment, one TOML file, or defaults."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from messages import names
+
+from .errors import Misconfigured
+
+ENVIRONMENT_PREFIX = "NETPLUGIN_"
+DEFAULT_FILE = Path("/etc/netplugin/netplugin.toml")
+ACTORS = ("ipam", "host")  # in the order in which they are started
+DATAPATHS = ("auto", "system", "netdev")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+INTERFACE_NAME_LENGTH_MAX = 15  # IFNAMSIZ less its NUL
+
+# A setting's name in a flag and in TOML -> its environment variable.
+VARIABLES = {
+    "nats": "NETPLUGIN_NATS_URL",
+    "creds": "NETPLUGIN_CREDS",
+    "actors": "NETPLUGIN_ACTORS",
+    "host": "NETPLUGIN_HOST",
+    "state_dir": "NETPLUGIN_STATE_DIR",
+    "run_dir": "NETPLUGIN_RUN_DIR",
+    "bridge": "NETPLUGIN_BRIDGE",
+    "datapath": "NETPLUGIN_DATAPATH",
+    "log_level": "NETPLUGIN_LOG_LEVEL",
+    "ovs_run_dir": "OVS_RUNDIR",
+    "unverified_identity": "NETPLUGIN_UNVERIFIED_IDENTITY",
+}
+YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process of ours is told. Made by `load`, which has checked every field."""
+
+    host: str
+    nats: str | None = None  # a server that runs already; None: our own
+    creds: Path | None = None  # nkey seed or .creds file
+    actors: tuple[str, ...] = ACTORS
+    state_dir: Path = Path("/var/lib/netplugin")
+    run_dir: Path = Path("/run/netplugin")
+    bridge: str = "vlanBr"
+    datapath: str = "auto"
+    log_level: str = "info"
+    ovs_run_dir: Path | None = None  # where an Open vSwitch has its sockets; None: found, or our own
+    unverified_identity: bool = False  # run where the server cannot say who sends a command
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where the seeds and `principals.json` are."""
+        return self.state_dir / "keys"
+
+    def variables(self) -> dict[str, str]:
+        """The same as environment variables, for a child that will `load` it again."""
+        pairs = ((variable, getattr(self, key)) for key, variable in VARIABLES.items())
+        return {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in pairs if value}
+
+
+def load(flags: Mapping[str, str | None], environ: Mapping[str, str], toml: Mapping[str, Any]) -> Config:
+    """One checked configuration; a flag wins over the environment, that over the file, that over the default.
+
+    Raises: Misconfigured, naming the setting, where it was found and what was expected.
+    """
+    if unknown := sorted(toml.keys() - VARIABLES.keys()):
+        raise Misconfigured(f"the file sets {', '.join(unknown)}: known are {', '.join(VARIABLES)}")
+    chosen: dict[str, Any] = {}
+    for key, variable in VARIABLES.items():
+        if (flag := flags.get(key)) is not None:
+            chosen[key] = _parse(key, flag, f"--{key.replace('_', '-')}")
+        elif environ.get(variable):
+            chosen[key] = _parse(key, environ[variable], variable)
+        elif key in toml:
+            chosen[key] = _parse(key, toml[key], f"{key} in the file")
+    if "host" not in chosen:
+        chosen["host"] = _host(default_host(), "this host's name, for want of --host,")
+    config = Config(**chosen)
+    if config.creds and not config.nats:
+        raise Misconfigured("--creds was given without --nats: our own server makes its own keys")
+    if config.unverified_identity and not config.nats:
+        raise Misconfigured("--unverified-identity was given without --nats: our own server says who sends a command")
+    return config
+
+
+def from_environment() -> Config:
+    """The configuration of a process that the daemon has started. Raises: Misconfigured."""
+    return load({}, os.environ, {})
+
+
+def read_file(path: Path | None) -> dict[str, Any]:
+    """What the TOML file says; nothing when none was named and the default one is not there. Raises: Misconfigured."""
+    file = path or DEFAULT_FILE
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        if path is None:
+            return {}
+        raise Misconfigured(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Misconfigured(f"{file}: {error}") from error
+
+
+def default_host() -> str:
+    """The name of this host on the bus: the first label of its host name, in lower case."""
+    return socket.gethostname().split(".")[0].lower()
+
+
+def _parse(key: str, value: object, source: str) -> object:
+    """The value of one setting in its own type. Raises: Misconfigured."""
+    if key == "actors":
+        return _actors(value, source)
+    if key == "unverified_identity":
+        return YES_OR_NO[_one_of(str(value).lower(), tuple(YES_OR_NO), source)]
+    if not isinstance(value, str) or not value:
+        raise Misconfigured(f"{source} is {value!r}: expected text")
+    match key:
+        case "state_dir" | "run_dir" | "creds" | "ovs_run_dir":
+            return Path(value).absolute()
+        case "datapath":
+            return _one_of(value, DATAPATHS, source)
+        case "log_level":
+            return _one_of(value.lower(), LOG_LEVELS, source)
+        case "host":
+            return _host(value, source)
+        case "bridge":
+            return _bridge(value, source)
+    return value
+
+
+def _actors(value: object, source: str) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list) or not items:
+        raise Misconfigured(f"{source} is {value!r}: expected some of {', '.join(ACTORS)}")
+    wanted = {_one_of(str(item).strip(), ACTORS, source) for item in items}
+    return tuple(actor for actor in ACTORS if actor in wanted)
+
+
+def _one_of(value: str, allowed: tuple[str, ...], source: str) -> str:
+    if value not in allowed:
+        raise Misconfigured(f"{source} is {value!r}: expected {', '.join(allowed[:-1])} or {allowed[-1]}")
+    return value
+
+
+def _host(value: str, source: str) -> str:
+    try:
+        names.check_token("host name", value)
+    except ValueError as error:
+        raise Misconfigured(f"{source}: {error}") from error
+    return value
+
+
+def _bridge(value: str, source: str) -> str:
+    limit = INTERFACE_NAME_LENGTH_MAX
+    if len(value) > limit or value in (".", "..") or any(c == "/" or c.isspace() for c in value):
+        raise Misconfigured(f"{source} is {value!r}: expected an interface name of at most {limit} characters")
+    return value

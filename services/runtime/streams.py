@@ -1,0 +1,89 @@
+"""The three streams, as they must be: made where they are missing, compared where they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from messages import subjects
+
+from . import jetstream_api
+from .bus import Bus
+from .errors import Misconfigured, Unavailable
+from .jetstream_api import ApiError
+
+log = structlog.get_logger()
+
+DUPLICATE_WINDOW_S = 3600  # a command repeated within it is answered again and changes nothing
+AUDIT_BYTES_MAX = 64 * 2**20
+
+_NS = 10**9
+_SHARED = {"retention": "limits", "storage": "file", "allow_direct": True}
+
+STREAMS: Mapping[str, Mapping[str, Any]] = {
+    subjects.JOURNAL_STREAM: {
+        **_SHARED,
+        "subjects": [subjects.ALL_EVENTS],
+        "max_msgs_per_subject": -1,
+        "discard": "new",
+        "allow_atomic": True,
+        "deny_delete": True,
+        "deny_purge": True,
+        "duplicate_window": DUPLICATE_WINDOW_S * _NS,
+    },
+    subjects.STATE_STREAM: {
+        **_SHARED,
+        "subjects": [f"{subjects.PORTS}.>", f"{subjects.RULES}.>", f"{subjects.SNAPSHOTS}.>"],
+        "max_msgs_per_subject": 1,
+        "discard": "old",
+        "duplicate_window": 120 * _NS,
+    },
+    subjects.AUDIT_STREAM: {
+        **_SHARED,
+        "subjects": [subjects.ALL_AUDIT],
+        "max_msgs_per_subject": -1,
+        "max_bytes": AUDIT_BYTES_MAX,
+        "discard": "old",
+        "duplicate_window": 120 * _NS,
+    },
+}
+
+
+async def ensure_streams(bus: Bus, replicas: int = 1) -> None:
+    """All three streams are there as this version needs them. `replicas`: of those that are made now, 1 or 3.
+
+    Raises: Misconfigured (one is there and differs, or the server is too old), Unavailable.
+    """
+    bus.check_server()
+    for name, wanted in STREAMS.items():
+        found = await _configuration(bus, name)
+        if found is None:
+            found = await _create(bus, name, {**wanted, "name": name, "num_replicas": replicas})
+        _compare(name, wanted, found)
+
+
+async def _configuration(bus: Bus, name: str) -> dict[str, Any] | None:
+    try:
+        answer = await jetstream_api.ask(bus, f"STREAM.INFO.{name}")
+    except ApiError:
+        return None
+    configuration: dict[str, Any] = answer["config"]
+    return configuration
+
+
+async def _create(bus: Bus, name: str, configuration: dict[str, Any]) -> dict[str, Any]:
+    try:
+        answer = await jetstream_api.call(bus, f"STREAM.CREATE.{name}", configuration, timeout_s=5.0)
+    except ApiError as fault:
+        raise Unavailable(f"stream {name} could not be made at {bus.where}: {fault}") from fault
+    log.info("stream-made", stream=name, replicas=configuration["num_replicas"])
+    made: dict[str, Any] = answer["config"]
+    return made
+
+
+def _compare(name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    for setting, value in wanted.items():
+        if found.get(setting, False) != value:
+            raise Misconfigured(f"stream {name}: {setting} is {found.get(setting)!r}, expected {value!r}")
