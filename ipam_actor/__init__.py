@@ -1,0 +1,1 @@
+"""Tenants, networks, tags, addresses, endpoints and where they are bound: pure decisions, folded from the journal."""

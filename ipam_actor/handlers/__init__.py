@@ -1,0 +1,54 @@
+"""Which function decides each command: `network.create` is `CreateNetwork` is `create_network`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from messages.endpoint import (
+    AttachEndpoint,
+    CreateEndpoint,
+    DeleteEndpoint,
+    DetachEndpoint,
+    GetEndpoint,
+    ListEndpoints,
+)
+from messages.host import GetHost, JoinHost, ListHosts, RemoveHost
+from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks
+from messages.struct import Command
+from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants
+from services.runtime.decision import Decision, Stamp
+
+from ..state import State
+from .endpoint import (
+    attach_endpoint,
+    create_endpoint,
+    delete_endpoint,
+    detach_endpoint,
+    get_endpoint,
+    list_endpoints,
+)
+from .host import get_host, join_host, list_hosts, remove_host
+from .network import create_network, delete_network, get_network, list_networks
+from .tenant import create_tenant, delete_tenant, get_tenant, list_tenants
+
+HANDLERS: Mapping[type[Command], Callable[[State, Any, Stamp], Decision]] = {
+    CreateTenant: create_tenant,
+    DeleteTenant: delete_tenant,
+    GetTenant: get_tenant,
+    ListTenants: list_tenants,
+    CreateNetwork: create_network,
+    DeleteNetwork: delete_network,
+    GetNetwork: get_network,
+    ListNetworks: list_networks,
+    CreateEndpoint: create_endpoint,
+    AttachEndpoint: attach_endpoint,
+    DetachEndpoint: detach_endpoint,
+    DeleteEndpoint: delete_endpoint,
+    GetEndpoint: get_endpoint,
+    ListEndpoints: list_endpoints,
+    JoinHost: join_host,
+    RemoveHost: remove_host,
+    GetHost: get_host,
+    ListHosts: list_hosts,
+}

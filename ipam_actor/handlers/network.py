@@ -1,0 +1,177 @@
+"""`network.create`, `delete`, `get`, `list`.
+
+A network is written to three aggregates in one decision, so that each keeps what must hold across networks: its
+tenant's (no two subnets overlap), the fabric's segments (no tag twice), its own.
+"""
+
+from __future__ import annotations
+
+from messages.addresses import Address, Network
+from messages.names import RESERVED_TENANT
+from messages.network import (
+    CreateNetwork,
+    DeleteNetwork,
+    Encap,
+    GetNetwork,
+    ListNetworks,
+    NetworkCreated,
+    NetworkDeleted,
+)
+from messages.replies import Item, Items
+from messages.segment import SegmentReleased, SegmentTaken
+from messages.tenant import NetworkAdded, NetworkRemoved
+from services.runtime.decision import Decision, Fact, Rejection, Stamp
+
+from .. import facts
+from ..lookup import check_whole, find_network, require_network, require_tenant, some_of
+from ..pools import check_subnet_free, check_tag_free, choose_subnet, choose_tag, reserved_in
+from ..records import NetworkRecord, Owner, TenantRecord
+from ..state import State, TenantAggregate
+from ..views import network_view
+from .tenant import tenant_created
+
+MTU_BYTES: dict[Encap, int] = {"vlan": 1500, "vxlan": 1450}  # RFC 7348: outer headers take 50 bytes over IPv4
+
+
+def create_network(state: State, command: CreateNetwork, stamp: Stamp) -> Decision:
+    """Take a tag and subnets, and bring the network into being. Idempotent: what is left out agrees with what is there.
+
+    Refuses: `unknown-tenant`, `network-exists`, `subnet-overlaps`, `pool-exhausted`, `gateway-outside-subnet`,
+    `gateway-reserved`, `tag-in-use`, `tag-out-of-range`, `tag-resting`, `tags-exhausted`.
+    """
+    tenant, record = require_tenant(state, command.tenant)
+    show = GetNetwork(tenant=command.tenant, network=command.network)
+    found = find_network(state, command.tenant, command.network)
+    if found is not None:
+        _check_same(command, found.record)
+        return Decision((), show)
+    check_whole(tenant, command.network, None)
+    subnets = _subnets_for(tenant, record, command)
+    for gateway in command.gateways:
+        _check_gateway(gateway, subnets)
+    tag = _tag_for(state, record, command, stamp.at_ns)
+    created: tuple[Fact, ...] = ()
+    if tenant.record is None:
+        created = (facts.of_tenant(command.tenant, tenant_created(command.tenant, record)),)
+    return Decision((*created, *_facts_of(command, tag, subnets)), show)
+
+
+def _facts_of(command: CreateNetwork, tag: int, subnets: tuple[Network, ...]) -> tuple[Fact, ...]:
+    tenant, network = command.tenant, command.network
+    return (
+        facts.of_tenant(tenant, NetworkAdded(network=network, subnets=subnets)),
+        facts.of_segments(SegmentTaken(encap=command.encap, tag=tag, tenant=tenant, network=network)),
+        facts.of_network(
+            tenant,
+            network,
+            NetworkCreated(
+                tenant=tenant,
+                network=network,
+                encap=command.encap,
+                tag=tag,
+                is_tag_chosen=command.tag is None,
+                subnets=subnets,
+                gateways=command.gateways,
+                mtu_bytes=MTU_BYTES[command.encap],
+            ),
+        ),
+    )
+
+
+def _subnets_for(tenant: TenantAggregate, record: TenantRecord, command: CreateNetwork) -> tuple[Network, ...]:
+    if command.subnets == "auto":
+        return (choose_subnet(tenant, record),)
+    if command.subnets == "none":
+        return ()
+    for subnet in command.subnets:
+        check_subnet_free(tenant, subnet)
+    return command.subnets
+
+
+def _tag_for(state: State, record: TenantRecord, command: CreateNetwork, now_ns: int) -> int:
+    owner = Owner(command.tenant, command.network)
+    if command.tag is None:
+        return choose_tag(state, record, command.encap, owner, now_ns)
+    check_tag_free(state, record, command.encap, command.tag, owner, now_ns)
+    return command.tag
+
+
+def _check_gateway(gateway: Address, subnets: tuple[Network, ...]) -> None:
+    subnet = next((each for each in subnets if each.version == gateway.version and gateway in each), None)
+    if subnet is None:
+        having = ", ".join(map(str, subnets)) or "none"
+        raise Rejection(
+            "gateway-outside-subnet", f"gateway {gateway} is in no subnet of the network ({having}): give its subnet"
+        )
+    reserved = reserved_in(subnet).get(int(gateway))
+    if reserved is not None:
+        raise Rejection("gateway-reserved", f"gateway {gateway} is {reserved}: choose another")
+
+
+def _check_same(command: CreateNetwork, found: NetworkRecord) -> None:
+    """The network that is there is the one that is asked for. Refuses: `network-exists`."""
+    created_with = set(found.subnets) - set(found.adopted)
+    differing = []
+    if command.encap != found.encap:
+        differing.append(f"encap is {found.encap}, asked for {command.encap}")
+    if command.tag not in (None, found.tag):
+        differing.append(f"tag is {found.tag}, asked for {command.tag}")
+    if isinstance(command.subnets, str):
+        is_same = bool(found.subnets) if command.subnets == "auto" else not created_with
+    else:
+        is_same = set(command.subnets) in (created_with, set(found.subnets))
+    if not is_same:
+        asked = command.subnets if isinstance(command.subnets, str) else ", ".join(map(str, command.subnets)) or "none"
+        differing.append(f"subnets are {', '.join(map(str, found.subnets)) or 'none'}, asked for {asked}")
+    if command.gateways and set(command.gateways) != set(found.gateways):
+        asked = ", ".join(map(str, command.gateways))
+        differing.append(f"gateways are {', '.join(map(str, found.gateways)) or 'none'}, asked for {asked}")
+    if differing:
+        raise Rejection(
+            "network-exists", f"network {command.network} exists with other parameters: {'; '.join(differing)}"
+        )
+
+
+def delete_network(state: State, command: DeleteNetwork, _stamp: Stamp) -> Decision:
+    """Remove a network that has no endpoints; its tag and subnets are free.
+
+    Refuses: `unknown-tenant`, `unknown-network`, `network-in-use`.
+    """
+    tenant, network = command.tenant, command.network
+    found = require_network(state, tenant, network)
+    endpoints = found.aggregate.endpoints
+    if endpoints:
+        count = "1 endpoint" if len(endpoints) == 1 else f"{len(endpoints)} endpoints"
+        names = some_of(sorted(endpoints))
+        raise Rejection("network-in-use", f"network {network} still has {count} ({names}): delete them first")
+    return Decision(
+        (
+            facts.of_tenant(tenant, NetworkRemoved(network=network)),
+            facts.of_segments(SegmentReleased(encap=found.record.encap, tag=found.record.tag)),
+            facts.of_network(tenant, network, NetworkDeleted(tenant=tenant, network=network)),
+        )
+    )
+
+
+def get_network(state: State, command: GetNetwork, _stamp: Stamp) -> Decision:
+    """One network. Refuses: `unknown-tenant`, `unknown-network`."""
+    found = require_network(state, command.tenant, command.network)
+    return Decision(reply=Item(seq=found.aggregate.seq, object=network_view(found)))
+
+
+def list_networks(state: State, command: ListNetworks, _stamp: Stamp) -> Decision:
+    """The tenant's networks, or with `fabric` those of all, in the order of their names. Refuses: `unknown-tenant`."""
+    if command.tenant == RESERVED_TENANT:
+        tenants = sorted(state.networks)
+    else:
+        require_tenant(state, command.tenant)
+        tenants = [command.tenant]
+    views = []
+    seq = 0
+    for tenant in tenants:
+        for name, aggregate in sorted(state.networks.get(tenant, {}).items()):
+            seq = max(seq, aggregate.seq)
+            found = find_network(state, tenant, name)
+            if found is not None:
+                views.append(network_view(found))
+    return Decision(reply=Items(seq=seq, objects=tuple(views)))

@@ -1,0 +1,137 @@
+"""Objects as people and programs are shown them. An endpoint's state is what was decided plus what its host last said:
+
+no binding                          pending
+bound, host no longer a member      unreachable
+bound, nothing said of this epoch   pending (with that reason)
+bound, host said so                 bound, waiting (with its reason) or failed (with its reason)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from messages.endpoint import EndpointSpec, EndpointState, EndpointStatus, EndpointView
+from messages.host import HostSpec, HostStatus, HostView
+from messages.network import NetworkSpec, NetworkStatus, NetworkView
+from messages.tenant import TenantSpec, TenantStatus, TenantView
+
+from .lookup import FoundNetwork
+from .records import Binding, EndpointRecord, HostRecord, Report, TenantRecord
+from .state import State, TenantAggregate
+
+
+def tenant_view(name: str, tenant: TenantAggregate, record: TenantRecord) -> TenantView:
+    """A tenant with its pools and networks."""
+    return TenantView(
+        tenant=name,
+        name=name,
+        spec=TenantSpec(
+            subnet_pool=record.subnet_pool,
+            subnet_length=record.subnet_length,
+            vlans=record.vlans,
+            vnis=record.vnis,
+        ),
+        status=TenantStatus(state="active", networks=tuple(sorted(tenant.networks)), seq=tenant.seq),
+    )
+
+
+def network_view(network: FoundNetwork) -> NetworkView:
+    """A network; its spec has no tag if nobody asked for one, and no subnets that it adopted."""
+    record = network.record
+    return NetworkView(
+        tenant=network.tenant,
+        network=network.name,
+        name=network.name,
+        spec=NetworkSpec(
+            encap=record.encap,
+            tag=None if record.is_tag_chosen else record.tag,
+            subnets=tuple(subnet for subnet in record.subnets if subnet not in record.adopted),
+            gateways=record.gateways,
+        ),
+        status=NetworkStatus(
+            state="active",
+            encap=record.encap,
+            tag=record.tag,
+            subnets=record.subnets,
+            gateways=record.gateways,
+            mtu_bytes=record.mtu_bytes,
+            endpoints=len(network.aggregate.endpoints),
+            seq=network.aggregate.seq,
+        ),
+    )
+
+
+def endpoint_view(state: State, network: FoundNetwork, endpoint: EndpointRecord) -> EndpointView:
+    """An endpoint, where it is, and what its host made of it."""
+    binding = endpoint.binding
+    report = _report_of(state, network.tenant, endpoint)
+    endpoint_state, reason = _state_of(state, binding, report)
+    is_shown = report is not None and endpoint_state == "bound"
+    device = report.device if report is not None and is_shown else ""
+    return EndpointView(
+        tenant=network.tenant,
+        network=network.name,
+        name=endpoint.name,
+        id=endpoint.id,
+        spec=EndpointSpec(
+            addresses=endpoint.asked,
+            container=binding.container if binding else "",
+            host=binding.host if binding else "",
+        ),
+        status=EndpointStatus(
+            state=endpoint_state,
+            host=binding.host if binding else "",
+            container=binding.container if binding else "",
+            port=device,
+            device=device,
+            interface=report.interface if report is not None and is_shown else "",
+            addresses=endpoint.addresses,
+            mac=endpoint.mac,
+            tag=network.record.tag,
+            encap=network.record.encap,
+            epoch=binding.epoch if binding else 0,
+            seq=max(endpoint.seq, report.seq) if report else endpoint.seq,
+            reason=reason,
+        ),
+    )
+
+
+def _report_of(state: State, tenant: str, endpoint: EndpointRecord) -> Report | None:
+    """What the endpoint's host last said, if it is about this binding."""
+    if endpoint.binding is None:
+        return None
+    report = state.port_report(tenant, endpoint.binding.host, endpoint.id)
+    return report if report is not None and report.epoch == endpoint.binding.epoch else None
+
+
+def _state_of(state: State, binding: Binding | None, report: Report | None) -> tuple[EndpointState, str]:
+    if binding is None:
+        return "pending", ""
+    if binding.host not in state.hosts.hosts:
+        return "unreachable", f"host {binding.host} is not a member of the cluster"
+    if report is None:
+        return "pending", f"host {binding.host} has not reported the port yet"
+    if report.state == "unbound":
+        return "waiting", f"host {binding.host} has taken the port away"
+    return report.state, report.reason
+
+
+def host_view(name: str, host: HostRecord, endpoints: int) -> HostView:
+    """A host and how many endpoints are bound to it."""
+    return HostView(
+        host=name,
+        name=name,
+        spec=HostSpec(driver=host.driver, datapath=host.datapath, version=host.version, bridge=host.bridge),
+        status=HostStatus(state="joined", endpoints=endpoints, seq=host.seq),
+    )
+
+
+def endpoints_by_host(state: State) -> Counter[str]:
+    """How many endpoints are bound to each host."""
+    return Counter(
+        endpoint.binding.host
+        for networks in state.networks.values()
+        for network in networks.values()
+        for endpoint in network.endpoints.values()
+        if endpoint.binding is not None
+    )
