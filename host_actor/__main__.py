@@ -1,0 +1,63 @@
+"""The host actor as a process: `python -m host_actor`, told what to do by its environment (`services.runtime.config`).
+
+`NETPLUGIN_DRIVER` names another switch than Open vSwitch (`drivers/__init__.py: DRIVERS`).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from services.runtime import bus as nats
+from services.runtime import identity
+from services.runtime.clock import SystemClock
+from services.runtime.config import Config
+from services.runtime.errors import Misconfigured
+from services.runtime.main_loop import run_actor
+from services.runtime.version import VERSION
+
+from .actor import HostActor
+from .drivers import DRIVERS
+from .membership import HostFacts
+from .runtimes import runtimes_of
+from .session import session
+from .state_file import StateFile
+
+DEFAULT_DRIVER = "ovs"
+
+
+def raise_file_limit() -> None:
+    """As many files as the system allows: one is open for each attached container (its end is waited for)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def run_host(settings: Config) -> None:
+    """The host is what the journal says, until this is cancelled. Raises: Misconfigured."""
+    raise_file_limit()
+    name = os.environ.get("NETPLUGIN_DRIVER", DEFAULT_DRIVER)
+    if name not in DRIVERS:
+        raise Misconfigured(f"NETPLUGIN_DRIVER is {name!r}: expected one of {', '.join(DRIVERS)}")
+    if settings.nats is None:
+        raise Misconfigured("no nats-server was named: set NETPLUGIN_NATS_URL")
+    user = identity.actor_user("host", settings.host)
+    credentials = settings.creds or identity.seed_file(settings.keys_dir, user)
+    options = nats.Options(urls=tuple(settings.nats.split(",")), user=user, credentials=credentials)
+
+    actor = HostActor(
+        HostFacts(host=settings.host, driver=name, bridge=settings.bridge, version=VERSION),
+        DRIVERS[name](settings),
+        runtimes_of(os.environ),
+        StateFile(settings.state_dir / "host", settings.host),
+        SystemClock(),
+    )
+    await actor.run(lambda: session(options))
+
+
+def main() -> None:
+    """Run this host's actor until told to stop; what forwards goes on without it."""
+    run_actor("host", run_host)
+
+
+if __name__ == "__main__":
+    main()

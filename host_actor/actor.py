@@ -1,0 +1,264 @@
+"""The host actor: journal and containers on one side, the switch on the other, in between only what differs.
+
+Tasks, all in one group that ends when any of them fails (the supervisor then starts the process again):
+
+    reconciler     rounds of plan and execute; owns the driver
+    attachments    questions to container runtimes
+    saver          writes the folded state to disk, behind everything else
+    session        one after another: connect, follow the journal, send reports, answer questions, join
+
+The session comes and goes with the bus; the others do not wait for it: what is known is attached, and repaired,
+without. Shutdown cancels all of them, saves the state, and touches nothing that forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskGroup
+
+from messages.codec import MSGPACK
+from services.runtime.bus import Bus
+from services.runtime.clock import Clock
+from services.runtime.discovery import Service
+from services.runtime.errors import Unavailable
+from services.runtime.journal import Journal
+from services.runtime.journal_follow import JournalReplaced
+
+from .attachments import Attachments
+from .back_off import delay_s
+from .drivers.contract import Driver
+from .follower import Follower, JournalMismatch
+from .membership import HostFacts, join
+from .questions import Questions
+from .reconciler import Reconciler
+from .reports import Reports
+from .runtimes.contract import Resolution, RuntimeEvent
+from .state_file import StateFile
+
+log = structlog.get_logger()
+
+RECONNECT_MAX_S = 2.0
+JOIN_WITHIN_S = 5.0
+
+
+class Uplink(NamedTuple):
+    """A way to the journal; without a bus (in a simulation) there are no questions and nobody to join."""
+
+    journal: Journal
+    bus: Bus | None = None
+
+
+class Containers(Protocol):
+    """What the host actor asks of container runtimes."""
+
+    async def open(self, on_event: Callable[[RuntimeEvent], None]) -> None:
+        """See `Runtime.open`."""
+        ...
+
+    async def resolve(self, reference: str) -> Resolution:
+        """See `Runtime.resolve`; `reference` is as a person wrote it."""
+        ...
+
+    async def close(self) -> None:
+        """See `Runtime.close`."""
+        ...
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The rhythm of a host actor, in seconds."""
+
+    full_pass_every_s: float = 5.0
+    look_at_journal_every_s: float = 5.0
+    save_at_most_every_s: float = 0.2
+
+
+class HostActor:
+    """One host. Any number may run in one process; nothing is shared."""
+
+    def __init__(
+        self,
+        facts: HostFacts,
+        driver: Driver,
+        containers: Containers,
+        state_file: StateFile,
+        clock: Clock,
+        settings: Settings | None = None,
+    ) -> None:
+        settings = settings or Settings()
+        self.facts = facts
+        self.desired = state_file.load()
+        self.attachments = Attachments(containers.resolve, self._on_answer)
+        self.reports = Reports(self.desired, clock, self._on_state_changed)
+        self.follower = Follower(
+            self.desired,
+            self.attachments,
+            self._on_binding,
+            state_file.take_adopt_flag,
+            settings.look_at_journal_every_s,
+        )
+        self.reconciler = Reconciler(
+            driver,
+            self.desired,
+            self.attachments,
+            self.reports,
+            self.follower.may_tear_down,
+            settings.full_pass_every_s,
+        )
+        self.questions = Questions(self.desired, self.attachments, self.reconciler, containers.resolve)
+        self._driver = driver
+        self._containers = containers
+        self._state_file = state_file
+        self._clock = clock
+        self._settings = settings
+        self._unsaved = anyio.Event()
+
+    async def run(self, connect: Callable[[], AbstractAsyncContextManager[Uplink]]) -> None:
+        """Make this host what the journal says, for ever; `connect` is called for each session with it.
+
+        `connect` raises Unavailable when nobody is there.
+        """
+        try:
+            async with anyio.create_task_group() as tasks:
+                await self._containers.open(self.attachments.handle)
+                self.attachments.start(tasks)
+                for binding in self.desired.bindings.values():
+                    self.attachments.bind(binding)
+                tasks.start_soon(self.reconciler.run)
+                tasks.start_soon(self._save)
+                tasks.start_soon(self._keep_connected, connect)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._containers.close()
+            self._save_now()
+
+    def status(self) -> dict[str, str]:
+        """How this host is, for people and for `$SRV` discovery."""
+        trouble = self.follower.reason or self.reconciler.trouble
+        state = self.follower.standing.value if self.follower.reason else "switch-away" if trouble else "ready"
+        return {
+            "host": self.facts.host,
+            "state": state,
+            "reason": trouble,
+            "seq": str(self.desired.seq),
+            "endpoints": str(len(self.desired.bindings)),
+            "reports_waiting": str(len(self.reports)),
+            "driver": self.facts.driver,
+            "datapath": self._driver.capabilities.datapath,
+        }
+
+    # -- what the parts tell each other
+
+    def _on_answer(self, endpoint: str) -> None:
+        self.reconciler.touch(endpoint)
+
+    def _on_binding(self, endpoint: str) -> None:
+        self.reconciler.touch(endpoint)
+        self._unsaved.set()
+
+    def _on_state_changed(self) -> None:
+        self._unsaved.set()
+
+    # -- sessions with the journal
+
+    async def _keep_connected(self, connect: Callable[[], AbstractAsyncContextManager[Uplink]]) -> None:
+        attempts = 0
+        said: list[str] = []
+        while True:
+            faults: list[str] = []
+            current = anyio.Event()
+            try:
+                async with connect() as uplink:
+                    await self._session(uplink, current)
+            except* Unavailable as group:
+                faults += [str(fault) for fault in _leaves(group)]
+            except* (JournalMismatch, JournalReplaced) as group:
+                faults += [str(fault) for fault in _leaves(group)]
+            if current.is_set():
+                attempts, said = 0, []
+            attempts += 1
+            if faults != said:  # a bus that stays away is said once
+                log.warning("journal-session-ended", reasons=faults)
+            said = faults
+            await anyio.sleep(delay_s(attempts, max_s=RECONNECT_MAX_S))
+
+    async def _session(self, uplink: Uplink, current: anyio.Event) -> None:
+        """Ends with what ended it; `current` is set once the journal has been read."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.follower.run, uplink.journal, current.set)
+            if uplink.bus is not None:
+                tasks.start_soon(uplink.bus.broken)
+                await self.questions.start(uplink.bus, tasks)
+            await current.wait()
+            self.reconciler.look_at_all("the journal was read")
+            self._unsaved.set()
+            tasks.start_soon(self.reports.run, uplink.journal, _state_publisher(uplink.bus))
+            if uplink.bus is not None:
+                await self._serve(uplink.bus, tasks)
+
+    async def _serve(self, bus: Bus, tasks: TaskGroup) -> None:
+        """Others find this host once it has seen its switch and is a member, or nobody has decided that for a while.
+
+        Raises: Unavailable.
+        """
+        await self.reconciler.reached()
+        joined = anyio.Event()
+        tasks.start_soon(self._join, bus, joined)
+        with anyio.move_on_after(JOIN_WITHIN_S):
+            await joined.wait()
+        stats = list(self.questions.stats.values())
+        instance = self._clock.entropy().hex()
+        await Service(bus, "host", instance, self.facts.version, stats, self.status).start(tasks)
+        await bus.flush()
+        log.info("actor-ready", host=self.facts.host, seq=self.desired.seq)
+
+    async def _join(self, bus: Bus, joined: anyio.Event) -> None:
+        await join(bus, self.facts, self._driver.capabilities.datapath, self._clock.entropy().hex())
+        joined.set()
+
+    # -- the state on disk
+
+    async def _save(self) -> None:
+        is_told = False
+        while True:
+            await self._unsaved.wait()
+            self._unsaved = anyio.Event()
+            state = self.desired.dump()
+            try:
+                await anyio.to_thread.run_sync(self._state_file.save, state)
+            except OSError as fault:
+                if not is_told:
+                    log.warning("state-not-saved", file=str(self._state_file.path), detail=str(fault))
+                is_told = True
+                self._unsaved.set()
+            else:
+                is_told = False
+            await anyio.sleep(self._settings.save_at_most_every_s)
+
+    def _save_now(self) -> None:
+        if not self._unsaved.is_set():
+            return
+        try:
+            self._state_file.save(self.desired.dump())
+        except OSError as fault:
+            log.warning("state-not-saved", file=str(self._state_file.path), detail=str(fault))
+
+
+def _state_publisher(bus: Bus | None) -> Callable[[str, bytes], Awaitable[None]]:
+    async def publish(subject: str, payload: bytes) -> None:
+        if bus is not None:
+            await bus.publish(subject, payload, headers={"Content-Type": MSGPACK})
+
+    return publish
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for each in group.exceptions:
+        leaves += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return leaves
