@@ -1,0 +1,79 @@
+"""`netctl tenant`: owners of disjoint networks."""
+
+from __future__ import annotations
+
+import argparse
+
+from messages import subjects
+from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants, TenantView
+
+from . import output
+from .verbs import Session, Verb, message, number, show_changed, show_item, show_list
+
+TITLES = ("NAME", "STATE", "SUBNET-POOL", "VLANS", "VNIS", "NETWORKS")
+
+
+def row(view: TenantView) -> output.Row:
+    """A tenant as a table's line."""
+    pool = f"{view.spec.subnet_pool} in /{view.spec.subnet_length}"
+    names = output.joined(view.status.networks)
+    return (view.name, view.status.state, pool, view.spec.vlans or "all", view.spec.vnis or "all", names)
+
+
+def _create_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.add_argument("--subnet-pool", metavar="CIDR", help="what `--subnet auto` takes from (default: 11.0.0.0/8)")
+    parser.add_argument("--subnet-length", type=number, metavar="BITS", help="of each subnet taken (default: 24)")
+    parser.add_argument("--vlans", metavar="RANGES", help="tags to pick from, such as 10-100,150 (default: all)")
+    parser.add_argument("--vnis", metavar="RANGES", help="VNIs to pick from (default: all)")
+
+
+def _create(session: Session, chosen: argparse.Namespace) -> int:
+    command = message(
+        CreateTenant,
+        tenant=chosen.name,
+        subnet_pool=chosen.subnet_pool,
+        subnet_length=chosen.subnet_length,
+        vlans=chosen.vlans,
+        vnis=chosen.vnis,
+    )
+    return show_changed(session, session.client.command(command), f"tenant {chosen.name} created")
+
+
+def _name_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+
+
+def _delete(session: Session, chosen: argparse.Namespace) -> int:
+    command = message(DeleteTenant, tenant=chosen.name)
+    accepted = session.client.command(command)
+    return show_changed(
+        session, accepted, f"tenant {chosen.name} deleted", {"tenant": chosen.name, "name": chosen.name}
+    )
+
+
+def _list(session: Session, _chosen: argparse.Namespace) -> int:
+    return show_list(session, session.client.items(ListTenants(tenant=subjects.FABRIC)).objects, TITLES, row)
+
+
+def _show(session: Session, chosen: argparse.Namespace) -> int:
+    query = checked(chosen.name)
+    return show_item(session, session.client.get(query).object)
+
+
+def checked(name: str) -> GetTenant:
+    """The question for a tenant. Raises: Ended with status 2 for what no tenant can be called."""
+    message(DeleteTenant, tenant=name)
+    return GetTenant(tenant=name)
+
+
+def _no_arguments(_parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+VERBS = {
+    "create": Verb("bring a tenant into being", _create_arguments, _create),
+    "delete": Verb("remove a tenant that has no networks left", _name_argument, _delete),
+    "list": Verb("all tenants", _no_arguments, _list),
+    "show": Verb("one tenant", _name_argument, _show),
+}

