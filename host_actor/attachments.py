@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 from anyio.abc import TaskGroup
 
+from messages.endpoint import EndpointBound
+
 from .desired import Binding
 from .drivers.contract import PortSpec, Sandbox
 from .runtimes.contract import Died, Found, NotFound, Resolution, Resync, RuntimeEvent, Started, Waiting
@@ -51,21 +53,25 @@ class Attachment:
         """The port as it must be, if there is a sandbox for it."""
         if self.sandbox is None:
             return None
-        bound = self.binding.bound
-        return PortSpec(
-            endpoint=bound.endpoint,
-            epoch=self.binding.epoch,
-            tenant=bound.tenant,
-            network=bound.network,
-            name=bound.name,
-            mac=bound.mac,
-            addresses=bound.addresses,
-            gateways=bound.gateways,
-            encap=bound.encap,
-            tag=bound.tag,
-            mtu_bytes=bound.mtu_bytes,
-            sandbox=self.sandbox,
-        )
+        return port_of(self.binding.bound, self.binding.epoch, self.sandbox)
+
+
+def port_of(bound: EndpointBound, epoch: int, sandbox: Sandbox) -> PortSpec:
+    """The port that a binding asks for, in the sandbox that its container has now."""
+    return PortSpec(
+        endpoint=bound.endpoint,
+        epoch=epoch,
+        tenant=bound.tenant,
+        network=bound.network,
+        name=bound.name,
+        mac=bound.mac,
+        addresses=bound.addresses,
+        gateways=bound.gateways,
+        encap=bound.encap,
+        tag=bound.tag,
+        mtu_bytes=bound.mtu_bytes,
+        sandbox=sandbox,
+    )
 
 
 class Attachments:

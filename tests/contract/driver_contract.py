@@ -13,6 +13,7 @@ from typing import Protocol
 import anyio
 import pytest
 
+from host_actor.attachments import port_of
 from host_actor.drivers.contract import (
     ALL_PARTS,
     Done,
@@ -65,21 +66,7 @@ class Bench(Protocol):
 
 def spec(bench: Bench, number: int, epoch: int = 5, container: int = 0) -> PortSpec:
     """Endpoint `number` in a container of the same number, or another one."""
-    event = bound(number)
-    return PortSpec(
-        endpoint=event.endpoint,
-        epoch=epoch,
-        tenant=event.tenant,
-        network=event.network,
-        name=event.name,
-        mac=event.mac,
-        addresses=event.addresses,
-        gateways=event.gateways,
-        encap=event.encap,
-        tag=event.tag,
-        mtu_bytes=event.mtu_bytes,
-        sandbox=bench.sandbox(container or number),
-    )
+    return port_of(bound(number), epoch, bench.sandbox(container or number))
 
 
 def wanted(*specs: PortSpec) -> dict[str, PortSpec]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from host_actor.attachments import port_of
 from host_actor.drivers.contract import (
     ALL_PARTS,
     DropPort,
@@ -22,22 +23,8 @@ from tests.harness.host_world import bound, endpoint_id
 
 
 def spec(number: int, epoch: int = 5, sandbox_key: str = "") -> PortSpec:
-    event = bound(number)
     key = sandbox_key or f"netns:{number}"
-    return PortSpec(
-        endpoint=event.endpoint,
-        epoch=epoch,
-        tenant=event.tenant,
-        network=event.network,
-        name=event.name,
-        mac=event.mac,
-        addresses=event.addresses,
-        gateways=event.gateways,
-        encap=event.encap,
-        tag=event.tag,
-        mtu_bytes=event.mtu_bytes,
-        sandbox=Sandbox(key, f"/run/netns/c{number}"),
-    )
+    return port_of(bound(number), epoch, Sandbox(key, f"/run/netns/c{number}"))
 
 
 def port(
