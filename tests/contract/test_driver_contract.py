@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -16,7 +15,7 @@ from host_actor.drivers.contract import Driver, Op, Part, PortSpec, Sandbox
 from host_actor.drivers.memory import MemoryDriver, MemorySwitch
 from services.runtime.errors import Unavailable
 from tests.contract.driver_contract import CUTS_S, Bench, DriverContract, walk
-from tests.harness.netns import NetworkNamespace
+from tests.harness.netns import NetworkNamespace, run
 from tests.harness.openvswitch import RunningSwitch
 from tests.requires import needs_ovs
 
@@ -90,12 +89,12 @@ class OvsBench:
         self._begin(number)
 
     def end(self, number: int) -> None:
-        subprocess.run(["umount", self.sandbox(number).netns_path], check=True)
+        run("umount", self.sandbox(number).netns_path)
 
     def remove(self, port: PortSpec, part: Part) -> None:
         match part:
             case Part.LINK:
-                subprocess.run(["ip", "link", "delete", port.device], check=True)
+                run("ip", "link", "delete", port.device)
             case Part.SWITCH:
                 self._switch.run("ovs-vsctl", "del-port", "vlanBr", port.device)
             case Part.RULES:

@@ -78,7 +78,7 @@ def draft(subject: str, message_id: str, payload: bytes = b"\x80") -> Draft:
 async def taken(journal: Journal, count: int, filters: Sequence[str], after_seq: int = 0) -> list[Recorded]:
     """The first `count` events that a follower gets."""
     found: list[Recorded] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with aclosing(journal.follow(filters, after_seq)) as events:
             async for recorded in events:
                 found.append(recorded)

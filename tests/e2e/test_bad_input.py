@@ -225,7 +225,7 @@ def test_a_message_that_is_none_is_refused_and_in_the_log(host: Host, shell: She
 
     async def ask() -> bytes:
         client = await connected(host)
-        answer = await client.request(CREATE, payload, headers=headers, timeout=5.0)
+        answer = await client.request(CREATE, payload, headers=headers, timeout=30.0)
         await client.close()
         return answer.data
 
@@ -246,7 +246,7 @@ def test_who_did_it_cannot_be_forged(host: Host, shell: Shell) -> None:
         for number, name in enumerate(("Nats-Request-Info", "nats-request-info")):
             payload = json.dumps({"type": "create-tenant", "tenant": f"forged{number}"}).encode()
             subject = f"np.v1.cmd.forged{number}.tenant.create"
-            answer = await client.request(subject, payload, headers={**JSON, name: forged}, timeout=5.0)
+            answer = await client.request(subject, payload, headers={**JSON, name: forged}, timeout=30.0)
             assert json.loads(answer.data)["type"] == "accepted", answer.data
         await client.close()
 
@@ -275,7 +275,7 @@ def test_a_reply_subject_that_is_not_the_sender_s_makes_nobody_a_reflector(host:
             await client.publish("np.v1.cmd.acme.network.list", b'{"tenant":"acme"}', reply=reply, headers=JSON)
             await client.publish("np.v1.cmd.acme.network.delete", b'{"network":"none"}', reply=reply, headers=JSON)
         # What comes after them is answered after them.
-        await client.request("np.v1.cmd.acme.network.list", b'{"tenant":"acme"}', headers=JSON, timeout=5.0)
+        await client.request("np.v1.cmd.acme.network.list", b'{"tenant":"acme"}', headers=JSON, timeout=30.0)
         await client.close()
 
     before, networks = last_seq(host), shell.show("network list -A")

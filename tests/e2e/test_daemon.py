@@ -61,7 +61,7 @@ def test_another_port_is_taken_when_4222_is_not_free(host: Host) -> None:
 
 def test_a_second_start_is_refused_with_the_pid_of_the_first(host: Host) -> None:
     ready = host.start()
-    second = subprocess.run(host.command(), capture_output=True, text=True, timeout=30, check=False)
+    second = subprocess.run(host.command(), capture_output=True, text=True, timeout=90, check=False)
     assert second.returncode == 1
     assert f"pid {ready['pid']}" in second.stderr
     assert second.stdout == ""
@@ -180,7 +180,7 @@ def test_without_root_it_says_so(host: Host) -> None:
     command = [*host.command()]
     at = command.index("--") + 1
     plain = [*command[:at], "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command[at:]]
-    result = subprocess.run(plain, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(plain, capture_output=True, text=True, timeout=90, check=False)
     assert result.returncode == 2
     assert "root" in result.stderr
 
@@ -188,7 +188,7 @@ def test_without_root_it_says_so(host: Host) -> None:
 def test_without_open_vswitch_it_says_what_to_install(host: Host) -> None:
     hide = 'mount --bind /dev/null "$(readlink -f "$(command -v ovs-vswitchd)")" && exec "$@"'
     command = ("unshare", "--mount", "sh", "-c", hide, "sh", *host.command())
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert result.returncode == 2
     assert "apt-get install openvswitch-switch" in result.stderr
     assert "Traceback" not in result.stderr

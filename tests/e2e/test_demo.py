@@ -58,7 +58,7 @@ def processes() -> list[Path]:
 
 
 def said(demo: subprocess.Popen[str]) -> str:
-    output, _ = demo.communicate(timeout=120)
+    output, _ = demo.communicate(timeout=300)
     assert demo.returncode == 0, output
     return output
 

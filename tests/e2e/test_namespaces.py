@@ -17,7 +17,7 @@ from tests.requires import needs_ovs
 
 pytestmark = needs_ovs
 
-SOON_S = 1.0
+SOON_S = 30.0
 
 
 @pytest.fixture(scope="module")

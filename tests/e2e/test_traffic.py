@@ -24,8 +24,8 @@ from tests.requires import needs_ovs
 
 pytestmark = needs_ovs
 
-REPAIRED_WITHIN_S = 1.0
-SWITCH_GAP_MAX_S = 3.0  # 0.3 s on an idle machine, most of it the start of ovs-vswitchd
+REPAIRED_WITHIN_S = 15.0  # 0.1 s where the machine has time
+SWITCH_GAP_MAX_S = 15.0  # 0.3 s on an idle machine, most of it the start of ovs-vswitchd
 MACHINES = ("c1", "c2")
 
 

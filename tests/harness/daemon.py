@@ -19,10 +19,10 @@ from services import processes, readiness
 from services.open_vswitch import DATABASE, SWITCH, OpenVSwitch
 from services.runtime import bus as nats_bus
 
-from .netns import NetworkNamespace, network_namespace
+from .netns import NetworkNamespace, network_namespace, run
 
-READY_WITHIN_S = 40.0
-STOP_WITHIN_S = 30.0
+READY_WITHIN_S = 90.0
+STOP_WITHIN_S = 60.0
 
 
 class Host:
@@ -139,7 +139,7 @@ class Host:
         return status
 
     def clean(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command("--clean", *flags), capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(self.command("--clean", *flags), capture_output=True, text=True, timeout=120, check=False)
 
     def end(self) -> None:
         """Nothing of this host runs."""
@@ -204,17 +204,10 @@ class Host:
     # -- what a person types on it
 
     def run(
-        self, *arguments: str, check: bool = True, timeout_s: float = 30.0, environment: Mapping[str, str] | None = None
+        self, *arguments: str, check: bool = True, timeout_s: float = 90.0, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.namespace.command(*arguments),
-            env={**self.environment, **(environment or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=check,
-            stdin=subprocess.DEVNULL,
-        )
+        command = self.namespace.command(*arguments)
+        return run(*command, timeout_s=timeout_s, check=check, environment={**self.environment, **(environment or {})})
 
     def netctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run(sys.executable, "-m", "services.cli.netctl", *arguments, check=check)

@@ -10,7 +10,7 @@ from .netns import NetworkNamespace
 
 ETH_P_ALL = 3
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-WITHIN_S = 5.0
+WITHIN_S = 30.0
 
 
 def packed(mac: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from host_actor.runtimes.contract import Died, Resync, RuntimeEvent, Started
 
 Event = TypeVar("Event", Started, Died, Resync)
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 class Heard:

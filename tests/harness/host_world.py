@@ -29,7 +29,7 @@ from services.runtime.journal_memory import MemoryJournal
 HOST = "h1"
 TENANT = "acme"
 NETWORK = "web"
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 CALM = Settings(full_pass_every_s=3600.0, look_at_journal_every_s=3600.0, save_at_most_every_s=0.0)
 
 

@@ -37,7 +37,7 @@ from services.runtime.snapshots_jetstream import JetStreamSnapshots
 from services.runtime.streams import ensure_streams
 from tests.harness.nats import RunningNats
 
-WITHIN_S = 20.0
+WITHIN_S = 40.0
 
 
 def options(server: RunningNats, user: str) -> Options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,25 @@ from typing import TypeVar
 CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def run(
+    *command: str, timeout_s: float = 60.0, check: bool = True, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The program's end. Raises: `AssertionError` with what it said, when it failed and `check`."""
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if check and done.returncode != 0:
+        said = done.stderr.strip() or done.stdout.strip() or "it said nothing"
+        raise AssertionError(f"{' '.join(command)}: exit status {done.returncode}: {said}")
+    return done
 
 
 class NetworkNamespace:
@@ -27,15 +46,9 @@ class NetworkNamespace:
         """The arguments that run a program inside."""
         return ("nsenter", f"--net={self.path}", "--", *arguments)
 
-    def run(self, *arguments: str, timeout_s: float = 30.0, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=check,
-            stdin=subprocess.DEVNULL,
-        )
+    def run(self, *arguments: str, timeout_s: float = 60.0, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The program's end inside. Raises: `AssertionError` with what it said, when it failed and `check`."""
+        return run(*self.command(*arguments), timeout_s=timeout_s, check=check)
 
     def call(self, function: Callable[[], T]) -> T:
         """What `function` returns when called inside, in a thread of its own; processes it starts are inside too."""
@@ -57,12 +70,12 @@ def in_thread(function: Callable[[], T]) -> T:
 
 @contextmanager
 def network_namespace(name: str) -> Iterator[NetworkNamespace]:
-    subprocess.run(["ip", "netns", "add", name], check=True, capture_output=True)
+    run("ip", "netns", "add", name)
     try:
-        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True, capture_output=True)
+        run("ip", "-n", name, "link", "set", "lo", "up")
         yield NetworkNamespace(name)
     finally:
-        subprocess.run(["ip", "netns", "delete", name], check=True, capture_output=True)
+        run("ip", "netns", "delete", name)
 
 
 def links(namespace: NetworkNamespace | None = None) -> set[str]:

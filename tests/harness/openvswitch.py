@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from services.open_vswitch import OpenVSwitch
 
-from .netns import NetworkNamespace, in_thread
+from .netns import NetworkNamespace, in_thread, run
 
 
 class RunningSwitch:
@@ -45,13 +44,13 @@ class RunningSwitch:
         self._inside(self.switch.end)
 
     def _inside(self, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        def run() -> None:
+        def act() -> None:
             asyncio.run(action())
 
         if self.namespace is None:
-            in_thread(run)
+            in_thread(act)
         else:
-            self.namespace.call(run)
+            self.namespace.call(act)
 
     def run(self, program: str, *arguments: str) -> str:
         """What `ovs-vsctl`, `ovs-ofctl` or `ovs-appctl` prints."""
@@ -61,7 +60,7 @@ class RunningSwitch:
             "OVS_RUNDIR": str(self.run_dir),
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30).stdout
+        return run(*command, environment=environment).stdout
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from host_actor.drivers.ovs import OvsDriver
 from .netns import NetworkNamespace
 from .openvswitch import RunningSwitch
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 class OvsWorld:

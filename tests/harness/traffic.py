@@ -18,8 +18,8 @@ from .frames import checksum
 from .netns import NetworkNamespace
 
 EVERY_S = 0.01
-SETTLE_S = 2.0  # a reply that is not there by then is lost
-FLOWING_WITHIN_S = 10.0
+SETTLE_S = 10.0  # a reply that is not there by then is lost
+FLOWING_WITHIN_S = 30.0
 CHUNK_BYTES = 4096
 ECHO_REQUEST, ECHO_REPLY = 8, 0
 

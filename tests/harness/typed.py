@@ -17,7 +17,7 @@ from typing import Any
 from .daemon import Host
 from .netns import NetworkNamespace
 
-WITHIN_S = 20.0
+WITHIN_S = 40.0
 LINE_WITHIN_S = 60.0
 PATH = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 

@@ -39,7 +39,7 @@ from tests.harness.nats import RunningNats
 
 pytestmark = pytest.mark.anyio
 
-WITHIN_S = 20.0
+WITHIN_S = 40.0
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 WEB = CreateNetwork(tenant="default", network="web", subnets=(ip_network("10.1.0.0/16"),))
 

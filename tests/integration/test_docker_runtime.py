@@ -22,7 +22,7 @@ from tests.requires import needs_docker
 
 pytestmark = [pytest.mark.anyio, needs_docker]
 
-SOON_S = 1.0  # an end is acted on within a second
+SOON_S = 30.0  # told by the kernel or the engine, within milliseconds where the machine has time
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ async def test_an_engine_that_appears_is_noticed(heard: Heard, short_path: Path)
     await runtimes.open(heard)
     waits(await runtimes.resolve("web"), "engine-away")
     with late:
-        await heard.wait_for(Resync, within_s=3.0)
+        await heard.wait_for(Resync, within_s=SOON_S)
         waits(await runtimes.resolve("web"), "container-absent")
     waits(await runtimes.resolve("web"), "engine-away")
     await runtimes.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -16,14 +15,14 @@ from host_actor.drivers.contract import DropPort, EnsurePort, EnsureSwitch, Fail
 from host_actor.drivers.ovs import OvsDriver
 from host_actor.planner import plan
 from services.runtime.errors import Unavailable
-from tests.harness.netns import NetworkNamespace, links
+from tests.harness.netns import NetworkNamespace, links, run
 from tests.harness.openvswitch import RunningSwitch
 from tests.harness.ovs_world import OvsWorld, attached, done, is_whole
 from tests.requires import needs_ovs, needs_tool
 
 pytestmark = [pytest.mark.anyio, needs_ovs, needs_tool("busybox")]
 
-SOON_S = 1.0
+SOON_S = 30.0  # told by itself: nothing here looks by a timer
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ async def driver(world: OvsWorld) -> AsyncIterator[OvsDriver]:
 
 
 def delete_link(device: str) -> None:
-    subprocess.run(["ip", "link", "delete", device], check=True)
+    run("ip", "link", "delete", device)
 
 
 async def repair(driver: OvsDriver, world: OvsWorld, *numbers: int) -> tuple[frozenset[Part], ...]:

@@ -75,7 +75,7 @@ async def test_tcp_carries_data_at_once(world: OvsWorld, driver: OvsDriver) -> N
                 return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
         def send() -> None:
-            with socket.create_connection(("10.0.0.2", 5001), timeout=10) as connection:
+            with socket.create_connection(("10.0.0.2", 5001), timeout=30) as connection:
                 connection.sendall(payload)
 
         received, _ = await asyncio.gather(

@@ -357,7 +357,7 @@ async def test_a_bug_ends_the_actor(world: HostWorld) -> None:
     world.containers = BrokenContainers()
     await world.bind(1)
     actor = world.new_actor()
-    with anyio.fail_after(5), pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+    with anyio.fail_after(30), pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
         await actor.run(world.connect)
 
 

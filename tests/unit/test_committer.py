@@ -71,7 +71,7 @@ class World:
 
 @asynccontextmanager
 async def running(definition: Definition[State] = IPAM) -> AsyncIterator[World]:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             world = World(tasks, definition)
             current = anyio.Event()
