@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.harness.nats import RunningNats, running_nats
 from tests.harness.netns import NetworkNamespace, network_namespace
@@ -20,6 +22,16 @@ pytest_plugins = ["tests.requires"]  # the marks that say what a test needs of t
 def anyio_backend() -> str:
     """Asynchronous tests (`@pytest.mark.anyio`) run on asyncio, as the product does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """What a test makes of the logs ends with it: the stream it wrote them to is closed afterwards."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+        sys.excepthook = sys.__excepthook__
 
 
 @pytest.fixture
