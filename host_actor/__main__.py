@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import resource
 
+import anyio
+
 from services.runtime import bus as nats
-from services.runtime import identity
+from services.runtime import identity, metrics
 from services.runtime.clock import SystemClock
 from services.runtime.config import Config
 from services.runtime.errors import Misconfigured
@@ -51,7 +53,11 @@ async def run_host(settings: Config) -> None:
         StateFile(settings.state_dir / "host", settings.host),
         SystemClock(),
     )
-    await actor.run(lambda: session(options))
+    async with anyio.create_task_group() as tasks:
+        if settings.metrics:
+            tasks.start_soon(metrics.serve, metrics.socket_of(settings.run_dir, "host"), actor.figures)
+        await actor.run(lambda: session(options))
+        tasks.cancel_scope.cancel()
 
 
 def main() -> None:

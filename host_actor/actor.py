@@ -29,11 +29,13 @@ from services.runtime.discovery import Service
 from services.runtime.errors import Unavailable
 from services.runtime.journal import Journal
 from services.runtime.journal_follow import JournalReplaced
+from services.runtime.metrics import Family, by_label, counter, gauge
 
 from .attachments import Attachments
 from .back_off import delay_s
 from .drivers.contract import Driver
-from .follower import Follower, JournalMismatch
+from .follower import Follower, JournalMismatch, Standing
+from .measures import Measures, of_switch
 from .membership import HostFacts, join
 from .questions import Questions
 from .reconciler import Reconciler
@@ -44,6 +46,7 @@ from .state_file import StateFile
 log = structlog.get_logger()
 
 RECONNECT_MAX_S = 2.0
+PORT_STATES = ("bound", "waiting", "failed", "pending")
 JOIN_WITHIN_S = 5.0
 
 
@@ -92,6 +95,7 @@ class HostActor:
     ) -> None:
         settings = settings or Settings()
         self.facts = facts
+        self.measures = Measures()
         self.desired = state_file.load()
         self.attachments = Attachments(containers.resolve, self._on_answer)
         self.reports = Reports(self.desired, clock, self._on_state_changed)
@@ -109,6 +113,7 @@ class HostActor:
             self.reports,
             self.follower.may_tear_down,
             settings.full_pass_every_s,
+            self.measures,
         )
         self.questions = Questions(self.desired, self.attachments, self.reconciler, containers.resolve)
         self._driver = driver
@@ -117,6 +122,7 @@ class HostActor:
         self._clock = clock
         self._settings = settings
         self._unsaved = anyio.Event()
+        self._bus: Bus | None = None  # of the present session, or the last
 
     async def run(self, connect: Callable[[], AbstractAsyncContextManager[Uplink]]) -> None:
         """Make this host what the journal says, for ever; `connect` is called for each session with it.
@@ -151,6 +157,28 @@ class HostActor:
             "driver": self.facts.driver,
             "datapath": self._driver.capabilities.datapath,
         }
+
+    async def figures(self) -> list[Family]:
+        """What there is to see of this host from outside (`services.runtime.metrics`)."""
+        bus = self._bus
+        ports = dict.fromkeys(PORT_STATES, 0) | self.questions.states()
+        is_current = self.follower.standing is Standing.CURRENT
+        families = [
+            *self.measures.families(),
+            by_label("np_ports", "gauge", "Ports that this host has to have, by state.", "state", ports),
+            counter("np_reconcile_passes_total", "Full passes completed.", self.reconciler.passes),
+            gauge("np_reports_waiting", "Reports that the journal does not have yet.", len(self.reports)),
+            gauge("np_journal_followed_seq", "The last event about this host that was read.", self.desired.seq),
+            gauge("np_journal_current", "Whether all that the journal held was read.", is_current),
+            gauge("np_bus_up", "Whether this host is connected.", bus is not None and bus.is_connected),
+            counter("np_bus_reconnections_total", "Connections to NATS made again.", bus.reconnections if bus else 0),
+            counter("np_follow_reopenings_total", "Times the journal was followed anew.", bus.reopenings if bus else 0),
+        ]
+        try:
+            return families + of_switch(await self._driver.figures())
+        except Unavailable as fault:
+            log.debug("switch-not-seen", detail=fault.detail)
+            return families + of_switch(None)
 
     # -- what the parts tell each other
 
@@ -189,6 +217,8 @@ class HostActor:
 
     async def _session(self, uplink: Uplink, current: anyio.Event) -> None:
         """Ends with what ended it; `current` is set once the journal has been read."""
+        self._bus = uplink.bus
+        self.measures.sessions += 1
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.follower.run, uplink.journal, current.set)
             if uplink.bus is not None:

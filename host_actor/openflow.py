@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
 
 VERSION: Final = 6  # OpenFlow 1.5
@@ -66,6 +66,7 @@ class GroupCommand(enum.IntEnum):
 
 class Multipart(enum.IntEnum):
     FLOW_DESC = 1
+    TABLE_STATS = 3
     GROUP_DESC = 7
     PORT_DESC = 13
     FLOW_MONITOR = 16
@@ -312,6 +313,11 @@ def port_desc_request() -> bytes:
     return struct.pack("!HH4xI4x", Multipart.PORT_DESC, 0, PORT_ANY)
 
 
+def table_stats_request() -> bytes:
+    """The body of a request for what each table counts."""
+    return struct.pack("!HH4x", Multipart.TABLE_STATS, 0)
+
+
 class FlowEvent(enum.IntEnum):
     """What a flow monitor tells."""
 
@@ -358,6 +364,22 @@ def parse_flow_desc(body: bytes) -> list[Flow]:
         flows.append(Flow(table, priority, fields, body[at : offset + length], cookie))
         offset += length
     return flows
+
+
+_TABLE_STATS: Final = struct.Struct("!B3xIQQ")
+
+
+class TableStats(NamedTuple):
+    """What one table holds and has counted."""
+
+    entries: int
+    looked_up: int  # packets
+    matched: int
+
+
+def parse_table_stats(body: bytes) -> dict[int, TableStats]:
+    """Each table's counts, from table stats replies with their headers cut off."""
+    return {table: TableStats(*counts) for table, *counts in _TABLE_STATS.iter_unpack(body)}
 
 
 def parse_group_desc(body: bytes) -> dict[int, frozenset[int]]:

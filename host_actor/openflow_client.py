@@ -140,6 +140,12 @@ class OpenFlowClient(asyncio.Protocol):
         await self._ask_parts(of.group_desc_request(), lambda part: found.update(of.parse_group_desc(part)))
         return found
 
+    async def tables(self) -> dict[int, of.TableStats]:
+        """What each table of the bridge holds and has counted."""
+        found: dict[int, of.TableStats] = {}
+        await self._ask_parts(of.table_stats_request(), lambda part: found.update(of.parse_table_stats(part)))
+        return found
+
     def _list_ports(self, part: bytes) -> None:
         self.ports.update({port.name: port.number for port in of.parse_port_desc(part)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
@@ -95,6 +96,11 @@ class Questions:
                 return ContainerView(container=container, host=host, state="waiting", code=code, reason=detail)
             case NotFound(code, detail):
                 return ContainerView(container=container, host=host, state="absent", code=code, reason=detail)
+
+    def states(self) -> Counter[str]:
+        """How many ports are in which state, as they are believed to be."""
+        ports = self._reconciler.port
+        return Counter(self._state(each, ports(each.binding.bound.endpoint))[0] for each in self._attachments)
 
     async def _inspect(self) -> AnyReply:
         """Every port as a new observation shows it, those that are not there yet too."""

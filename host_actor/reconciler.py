@@ -14,6 +14,7 @@ them and touches nothing: what was half done is seen by the next start's observa
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import anyio
@@ -38,6 +39,7 @@ from .drivers.contract import (
     Op,
     Outcome,
 )
+from .measures import Measures
 from .planner import leave_unknown, plan
 from .reports import Reports
 from .verdict import verdict
@@ -63,9 +65,11 @@ class Reconciler:
         reports: Reports,
         may_tear_down: Callable[[int], bool],
         full_pass_every_s: float,
+        measures: Measures | None = None,
     ) -> None:
         self.trouble = "the switch was not reached yet"  # empty when it answers
         self.passes = 0  # full ones that were completed
+        self.measures = measures or Measures()
         self._driver = driver
         self._desired = desired
         self._attachments = attachments
@@ -177,6 +181,7 @@ class Reconciler:
 
     async def round(self) -> None:
         """One plan and one execution for all that is dirty now. Raises: Unavailable; then all of it is dirty still."""
+        started_ns = time.perf_counter_ns()
         reason, self._full_reason = self._full_reason, ""
         self._is_passing = bool(reason)
         batch, self._dirty = self._dirty, {}
@@ -186,7 +191,7 @@ class Reconciler:
                 batch = dict.fromkeys((*self._desired.departures, *self._ports, *self._desired.bindings))
             batch = dict.fromkeys(endpoint for endpoint in batch if endpoint not in self._leaving)
             ops = self._let_go(self._plan(batch))
-            outcomes = await self._driver.execute(ops) if ops else ()
+            outcomes = await self._execute(ops)
         except Unavailable:
             self._dirty = batch | self._dirty
             raise
@@ -199,6 +204,16 @@ class Reconciler:
             self.trouble = ""
         if reason:
             self._end_pass(reason, outcomes)
+        self.measures.round_s.observe((time.perf_counter_ns() - started_ns) / 1e9)
+
+    async def _execute(self, ops: Sequence[Op]) -> Sequence[Outcome]:
+        """What the driver made of the operations. Raises: Unavailable."""
+        if not ops:
+            return ()
+        started_ns = time.perf_counter_ns()
+        outcomes = await self._driver.execute(ops)
+        self.measures.executed(outcomes, (time.perf_counter_ns() - started_ns) / 1e9)
+        return outcomes
 
     def _let_go(self, ops: Sequence[Op]) -> list[Op]:
         """The ports that only go are on their way, in a task of their own; returns the other operations."""
@@ -214,7 +229,7 @@ class Reconciler:
         """These ports are gone, or are looked at again."""
         endpoints = [op.endpoint for op in ops]
         try:
-            outcomes = await self._driver.execute(ops)
+            outcomes = await self._execute(ops)
         except Unavailable as fault:
             self._note_trouble(fault)
             self._retries.later(SWITCH)
@@ -319,11 +334,13 @@ class Reconciler:
     def _log_repair(self, reason: str, op: Op) -> None:
         """What a full pass put back: parts of a port that had been reported whole, or the switch."""
         if isinstance(op, EnsureSwitch):
+            self.measures.repairs["switch"] += 1
             log.info("switch-made", reason=reason)
         elif isinstance(op, EnsurePort):
             spec = op.port
             reported = self._desired.reported.get(spec.endpoint)
             if reported is not None and (reported.epoch, reported.kind) == (spec.epoch, "port-bound"):
+                self.measures.repairs.update(part.value for part in op.parts)
                 log.info("put-back", endpoint=spec.endpoint, name=spec.name, parts=sorted(op.parts), reason=reason)
 
     def _settle(self, endpoint: str) -> None:

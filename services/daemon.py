@@ -10,6 +10,7 @@ SIGTERM: `stop` is set, the tasks are cancelled, the children end in the reverse
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -19,13 +20,15 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from . import child_logs, nats_server, open_vswitch, readiness
+from . import child_logs, metrics_http, nats_server, open_vswitch, readiness
+from .metrics_http import MetricsServer
 from .nats_server import NatsServer
 from .open_vswitch import OpenVSwitch
 from .runtime import bus as nats_bus
 from .runtime import identity
 from .runtime.config import Config
 from .runtime.errors import Misconfigured
+from .runtime.metrics import Family
 from .runtime.nats_client import credentials_of
 from .supervisor import Invocation, Program, Supervisor
 
@@ -71,7 +74,11 @@ class Daemon:
 
     async def _work(self) -> None:
         config = self._config
-        async with Supervisor(config.run_dir / PIDS_DIR, child_logs.show) as supervisor, asyncio.TaskGroup() as tasks:
+        async with (
+            Supervisor(config.run_dir / PIDS_DIR, child_logs.show) as supervisor,
+            self._figures(supervisor),
+            asyncio.TaskGroup() as tasks,
+        ):
             if config.nats is None:
                 await self._start_server(supervisor)
                 tasks.create_task(self._restart_when_disk_has_space(supervisor), name="watch disk")
@@ -104,6 +111,22 @@ class Daemon:
             found = ours.run_dir
         log.info("open-vswitch-ready", run_dir=str(found), ours=found == ours.run_dir)
         return msgspec.structs.replace(config, ovs_run_dir=found)
+
+    def _figures(self, supervisor: Supervisor) -> contextlib.AbstractAsyncContextManager[object]:
+        """Answers Prometheus, where that was asked for."""
+        config = self._config
+        if not config.metrics:
+            return contextlib.nullcontext()
+        switch = OpenVSwitch(config.state_dir, config.run_dir)
+
+        def children() -> list[Family]:
+            processes = {program: switch.running(program) for program in (open_vswitch.DATABASE, open_vswitch.SWITCH)}
+            pids = {program: process.pid if process else None for program, process in processes.items()}
+            if self._server is not None:
+                pids[nats_server.NAME] = supervisor.pid(nats_server.NAME)
+            return metrics_http.of_programs(supervisor.starts(), pids)
+
+        return MetricsServer(config.metrics, config.run_dir, config.actors, children, config.host)
 
     def _actor(self, actor: str, config: Config) -> Program:
         """An actor as a program to keep running; its server and credentials are known when it starts."""

@@ -98,6 +98,11 @@ def parser() -> argparse.ArgumentParser:
         const="true",
         help="run where the server cannot say who sends a command (with --nats)",
     )
+    made.add_argument(
+        "--metrics",
+        metavar="[ADDRESS:]PORT",
+        help="answer Prometheus at http://ADDRESS:PORT/metrics (off; a port alone is of 127.0.0.1)",
+    )
     made.add_argument("--config", metavar="FILE", type=Path, help=f"the TOML file ({settings.DEFAULT_FILE})")
     made.add_argument("--clean", action="store_true", help="remove all that was made on this host, and end")
     made.add_argument("--purge", action="store_true", help="with --clean: the journal and the keys too")

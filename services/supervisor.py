@@ -125,6 +125,10 @@ class Supervisor:
         for keeper in reversed(self._keepers.values()):
             await keeper.stop()
 
+    def starts(self) -> dict[str, int]:
+        """How often each program was started."""
+        return {name: keeper.starts for name, keeper in self._keepers.items()}
+
     def pid(self, name: str) -> int | None:
         """The program's pid in its present life; None between two."""
         process = self._keepers[name].process
@@ -138,6 +142,7 @@ class _Keeper:
         self.program = program
         self.ready = asyncio.Event()
         self.process: processes.Process | None = None
+        self.starts = 0
         self._pid_file = pid_file
         self._show = show
         self._stopping = asyncio.Event()
@@ -183,6 +188,7 @@ class _Keeper:
             preexec_fn=partial(processes.die_with_parent, os.getpid()),
         )
         assert child.stdout is not None
+        self.starts += 1
         self.process = processes.look_up(child.pid)
         if self.process:
             processes.write_pid_file(self._pid_file, self.process)

@@ -124,6 +124,15 @@ class Capabilities(msgspec.Struct, frozen=True):
     datapath: str = ""  # "system", "netdev", "memory": for people
 
 
+class Figures(msgspec.Struct, frozen=True):
+    """What a switch counts, by table where it has tables. Any count may begin again at nothing."""
+
+    flows: Mapping[str, int] = {}
+    dropped_packets: Mapping[str, int] = {}  # that no entry allowed
+    bundles: int = 0  # of rule changes, each taken as one
+    flow_messages: int = 0  # changes within them
+
+
 class Driver(Protocol):
     """A soft switch. All methods are coroutines of one event loop; executions that overlap have no port in common."""
 
@@ -150,6 +159,10 @@ class Driver(Protocol):
         Returns one outcome per op, in the order given. Raises: `Unavailable` when the switch went away; anything may
         then be half done, and a new observation says what.
         """
+        ...
+
+    async def figures(self) -> Figures:
+        """What the switch has counted so far. May be asked while operations are executed. Raises: `Unavailable`."""
         ...
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from .contract import (
     EnsurePort,
     EnsureSwitch,
     Failed,
+    Figures,
     Observed,
     ObservedPort,
     Op,
@@ -116,6 +117,13 @@ class MemoryDriver:
     async def execute(self, ops: Sequence[Op]) -> Sequence[Outcome]:
         """Each operation in its turn, part by part. Raises: Unavailable when the switch goes away on the way."""
         return [self._execute(op) for op in ops]
+
+    async def figures(self) -> Figures:
+        """A rule for each port that has its rules, and each change as a bundle. Raises: Unavailable."""
+        if self.switch.is_away:
+            raise Unavailable("the remembered switch is away", 0.05)
+        ruled = sum(Part.RULES in port.parts for port in self.switch.ports.values())
+        return Figures(flows={"all": ruled}, bundles=self.switch.steps, flow_messages=self.switch.steps)
 
     async def close(self) -> None:
         """Changes are told to nobody; the switch stays as it is."""

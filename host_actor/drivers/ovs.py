@@ -26,13 +26,14 @@ from .contract import (
     EnsurePort,
     EnsureSwitch,
     Failed,
+    Figures,
     Observed,
     ObservedPort,
     Op,
     Outcome,
     Part,
 )
-from .ovs_flows import Seal, owner_of
+from .ovs_flows import OUR_TABLES, Seal, Table, owner_of
 from .ovs_ports import Ports, stamp_of
 from .ovs_rows import PortRow
 from .ovs_rules import Survey
@@ -93,6 +94,16 @@ class OvsDriver:
         await self._links.close()
         await self._veths.close()
         await self._switch.close()
+
+    async def figures(self) -> Figures:
+        tables = await self._switch.flow_client.tables()
+        told = {Table(number).name: stats for number, stats in tables.items() if number in OUR_TABLES}
+        return Figures(
+            flows={name: stats.entries for name, stats in told.items()},
+            dropped_packets={name: stats.looked_up - stats.matched for name, stats in told.items()},
+            bundles=self._switch.bundles,
+            flow_messages=self._switch.flow_messages,
+        )
 
     # Observing -----------------------------------------------------------------------------------------------------
 

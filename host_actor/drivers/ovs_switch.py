@@ -74,6 +74,8 @@ class Switch:
         self.is_echo_other = False  # this switch shows flows in other words than it was told them
         self._port_waiters: dict[str, list[asyncio.Future[int]]] = {}
         self._last_ofport = 0
+        self.bundles = 0
+        self.flow_messages = 0
         self._allocated: set[int] = set()  # by operations under way, not yet in a row
 
     # Connections ---------------------------------------------------------------------------------------------------
@@ -277,7 +279,10 @@ class Switch:
         for change in changes:
             change(edit)
         self._are_groups_unsure = True  # until the switch has answered: whoever waits for that may be cancelled
-        await client.bundle(edit.messages())
+        messages = edit.messages()
+        self.bundles += 1
+        self.flow_messages += len(messages)
+        await client.bundle(messages)
         self._are_groups_unsure = False
 
     async def _bundle_alone(self, client: OpenFlowClient, change: RuleChange) -> FlowsRefused | None:

@@ -25,6 +25,7 @@ from messages.struct import Command, kebab
 from messages.subjects import CommandSubject
 
 from . import errors
+from .actor_metrics import ActorMeasures
 from .bus import Bus, Handler, Message
 from .clock import Clock
 from .committer import Committer
@@ -33,12 +34,14 @@ from .discovery import EndpointStats, Service
 from .envelope import Envelope, read_envelope, read_origin
 from .journal import BY_HEADER, COMMAND_ID_HEADER, Journal, Snapshots
 from .logs import about_command
+from .metrics import Family, counter, gauge
 from .projection import SNAPSHOT_EVERY, Projection
 from .version import VERSION
 
 log = structlog.get_logger()
 
 READ_WITHIN_S = 5.0
+JOURNAL_WITHIN_S = 1.0
 IN_FLIGHT_MAX = 8_192
 IN_FLIGHT_BYTES_MAX = 64 * 2**20  # of payloads
 HEADERS_BYTES_MAX = 4096  # of a reply
@@ -77,6 +80,7 @@ class Actor(Generic[StateT]):
         snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
         self.projection = Projection(definition, journal, snapshots, snapshot_every=snapshot_every)
+        self.measures = ActorMeasures()
         self._definition = definition
         self._bus = bus
         self._journal = journal
@@ -99,7 +103,7 @@ class Actor(Generic[StateT]):
         """
         async with anyio.create_task_group() as tasks, asyncio.TaskGroup() as commands:
             current = anyio.Event()
-            committer = Committer(self._definition, self.projection, self._journal, tasks)
+            committer = Committer(self._definition, self.projection, self._journal, tasks, self.measures)
             tasks.start_soon(lambda: self.projection.run(current=current))
             await current.wait()
             receive = self._receiver(committer, commands)
@@ -121,6 +125,27 @@ class Actor(Generic[StateT]):
                 await anyio.sleep_forever()
             finally:
                 self._is_ending = True
+
+    async def figures(self) -> list[Family]:
+        """What there is to see of this copy from outside (`metrics`)."""
+        followed = self.projection.followed_seq
+        known = [
+            *self.measures.families(),
+            gauge("np_commands_in_flight", "Commands that are not answered yet.", self._in_flight.count),
+            gauge("np_journal_followed_seq", "How far this copy has followed the journal.", followed),
+            gauge("np_snapshot_seq", "The sequence of the newest snapshot known here.", self.projection.snapshot_seq),
+            gauge("np_aggregates_blocked", "Aggregates with an event of a newer version.", self.projection.blocked),
+            counter("np_bus_reconnections_total", "Connections to NATS made again.", self._bus.reconnections),
+            counter("np_follow_reopenings_total", "Times the journal was followed anew.", self._bus.reopenings),
+        ]
+        last_seq: list[int] = []
+        with anyio.move_on_after(JOURNAL_WITHIN_S):
+            try:
+                last_seq.append((await self._journal.identity()).last_seq)
+            except errors.Unavailable as fault:
+                log.debug("journal-not-seen", detail=fault.detail)
+        known.append(gauge("np_journal_up", "Whether the journal answers.", len(last_seq)))
+        return known + [gauge("np_journal_last_seq", "The journal's last sequence.", seq) for seq in last_seq]
 
     def _metadata(self) -> dict[str, str]:
         return {
@@ -162,6 +187,7 @@ class Actor(Generic[StateT]):
         reply = await self._reply(message, reply)
         code = reply.code if isinstance(reply, (Refused, Unavailable)) else ""
         self._stats[f"{subject.construct}.{subject.verb}"].count(started_ns, code)
+        self.measures.answered(f"{subject.construct}.{subject.verb}", reply, started_ns)
         _log_reply(reply, started_ns)
         if isinstance(reply, Refused):
             await self._audit(message, subject, reply, envelope)

@@ -108,6 +108,8 @@ class Bus:
         self._start_faults: list[Exception] = []
         self._start_failed = asyncio.Event()
         self._broken: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
+        self.reconnections = 0
+        self.reopenings = 0  # of feeds that broke (`journal_follow`)
 
     async def open(self) -> None:
         """The connection stands. Raises: Unavailable, Misconfigured."""
@@ -358,6 +360,7 @@ class Bus:
         self._tell(is_connected=False)
 
     async def _on_reconnected(self) -> None:
+        self.reconnections += 1
         log.info("bus-reconnected", url=self.where, away_s=round(time.monotonic() - self._away_since, 3))
         self._tell(is_connected=True)
 

@@ -13,6 +13,7 @@ what comes to no append (refused, or true already) is decided again once all of 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Generic
@@ -28,6 +29,7 @@ from messages.struct import Command, kebab
 from messages.subjects import aggregate_of
 
 from . import errors
+from .actor_metrics import ActorMeasures
 from .clock import rfc3339
 from .decision import Decision, Definition, Rejection, Stamp, StateT
 from .envelope import TRACE_HEADER
@@ -87,12 +89,18 @@ class Committer(Generic[StateT]):
     """The writing half of an actor. `tasks` owns the lanes' workers."""
 
     def __init__(
-        self, definition: Definition[StateT], projection: Projection[StateT], journal: Journal, tasks: TaskGroup
+        self,
+        definition: Definition[StateT],
+        projection: Projection[StateT],
+        journal: Journal,
+        tasks: TaskGroup,
+        measures: ActorMeasures | None = None,
     ) -> None:
         self._definition = definition
         self._projection = projection
         self._journal = journal
         self._tasks = tasks
+        self._measures = measures or ActorMeasures()
         self._lanes: dict[Lane, deque[Request]] = {}
         self._turns = Turns()
         self._queries = {kind for kind in definition.handlers if _verb(kind) in QUERIES}
@@ -147,10 +155,13 @@ class Committer(Generic[StateT]):
             shown = self._show(shown_by(command), stamp)
             return Decision(reply=Accepted(seq=seq, object=shown, is_changed=False, is_repeated=True))
         self._projection.check_readable(lane, *_place_of(command))
+        started_ns = time.perf_counter_ns()
         try:
             return self._definition.handlers[type(command)](self._projection.state, command, stamp)
         except Rejection as rejection:
             return Decision(reply=Refused(code=rejection.code, detail=rejection.detail))
+        finally:
+            self._measures.decide_s.observe((time.perf_counter_ns() - started_ns) / 1e9)
 
     async def _work(self, lane: Lane) -> None:
         """Everything in the lane is answered, and the lane is gone."""
@@ -208,14 +219,17 @@ class Committer(Generic[StateT]):
         try:
             await self._commit(requests, lane)
         except errors.Conflict as fault:
+            self._measures.appends["conflict"] += 1
             log.info("append-conflict", aggregates=lane, attempt=attempt, detail=fault.detail, commands=_ids(requests))
         except errors.OutcomeUnknown as fault:
+            self._measures.appends["unknown"] += 1
             for request in requests:
                 request.is_in_doubt = True
             log.warning(
                 "append-outcome-unknown", aggregates=lane, attempt=attempt, detail=fault.detail, commands=_ids(requests)
             )
         except errors.Unavailable as fault:
+            self._measures.appends["unavailable"] += 1
             for request in requests:
                 request.put_off(fault)
 
@@ -237,13 +251,17 @@ class Committer(Generic[StateT]):
         for draft, event in zip(drafts, events, strict=True):
             self._projection.own(draft, event)
         try:
+            started_ns = time.perf_counter_ns()
             appended = await self._journal.append(drafts, expectations)
+            self._measures.append_s.observe((time.perf_counter_ns() - started_ns) / 1e9)
             if appended.is_repeated:
                 await self._projection.reached(appended.first_seq)
                 raise errors.Conflict("recorded before, by another copy of this actor")
             stamped = [(draft, each.request.stamp.at_ns) for each in decided for draft in each.drafts]
             for seq, (draft, at_ns) in enumerate(stamped, appended.first_seq):
                 self._projection.absorb(Recorded(seq, draft.subject, draft.payload, draft.headers, at_ns))
+            self._measures.appends["recorded"] += 1
+            self._measures.events += len(drafts)
         finally:
             for draft in drafts:
                 self._projection.disown(draft)

@@ -6,6 +6,7 @@ import os
 import socket
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ DEFAULT_FILE = Path("/etc/netplugin/netplugin.toml")
 ACTORS = ("ipam", "host")  # in the order in which they are started
 DATAPATHS = ("auto", "system", "netdev")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOOPBACK = "127.0.0.1"
 INTERFACE_NAME_LENGTH_MAX = 15  # IFNAMSIZ less its NUL
 
 # A setting's name in a flag and in TOML -> its environment variable.
@@ -35,6 +37,7 @@ VARIABLES = {
     "log_level": "NETPLUGIN_LOG_LEVEL",
     "ovs_run_dir": "OVS_RUNDIR",
     "unverified_identity": "NETPLUGIN_UNVERIFIED_IDENTITY",
+    "metrics": "NETPLUGIN_METRICS",
 }
 YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -53,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     ovs_run_dir: Path | None = None  # where an Open vSwitch has its sockets; None: found, or our own
     unverified_identity: bool = False  # run where the server cannot say who sends a command
+    metrics: str = ""  # address:port where Prometheus may ask; empty: nowhere
 
     @property
     def keys_dir(self) -> Path:
@@ -132,6 +136,8 @@ def _parse(key: str, value: object, source: str) -> object:
             return _host(value, source)
         case "bridge":
             return _bridge(value, source)
+        case "metrics":
+            return _address_and_port(value, source)
     return value
 
 
@@ -155,6 +161,19 @@ def _host(value: str, source: str) -> str:
     except ValueError as error:
         raise Misconfigured(f"{source}: {error}") from error
     return value
+
+
+def _address_and_port(value: str, source: str) -> str:
+    """`ADDRESS:PORT`, `[ADDRESS]:PORT` for IPv6, or a port of loopback, as the first."""
+    address, _, port = value.rpartition(":")
+    try:
+        ip_address(address.removeprefix("[").removesuffix("]") if address else LOOPBACK)
+        is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise Misconfigured(f"{source} is {value!r}: expected ADDRESS:PORT, or a port of {LOOPBACK}")
+    return f"{address or LOOPBACK}:{port}"
 
 
 def _bridge(value: str, source: str) -> str:

@@ -6,7 +6,7 @@ import anyio
 import structlog
 
 from . import bus as nats
-from . import identity
+from . import identity, metrics
 from .actor import Actor
 from .clock import SystemClock
 from .config import Config
@@ -47,4 +47,6 @@ async def run_deciding_actor(definition: Definition[StateT], settings: Config) -
             None if settings.unverified_identity else identity.principals(settings.keys_dir),
             host=settings.host,
         )
+        if settings.metrics:
+            tasks.start_soon(metrics.serve, metrics.socket_of(settings.run_dir, definition.name), actor.figures)
         await actor.run(anyio.Event())

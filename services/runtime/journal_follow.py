@@ -204,6 +204,7 @@ class Feed:
 
         Raises: JournalReplaced; Unavailable when the connection has ended for good.
         """
+        self._bus.reopenings += 1
         while True:
             await self._bus.connected()
             try:

@@ -71,6 +71,16 @@ class Projection(Generic[StateT]):
         """How many wait for a sequence to be reached."""
         return len(self._waiting)
 
+    @property
+    def blocked(self) -> int:
+        """How many aggregates hold an event that this version cannot read."""
+        return len(self._blocked)
+
+    @property
+    def snapshot_seq(self) -> int:
+        """The sequence of the last snapshot that was loaded or begun; 0 for none."""
+        return self._snapshot_seq
+
     def version(self, aggregate: str) -> int:
         """The sequence of the last event applied to an aggregate; 0 for none."""
         return self._versions.get(aggregate, 0)

@@ -163,6 +163,17 @@ class DriverContract:
         await converge(driver, wanted(spec(bench, 1, epoch=9)))
         await driver.close()
 
+    async def test_what_a_port_takes_is_counted(self, bench: Bench) -> None:
+        driver = await opened(bench)
+        await converge(driver, wanted(spec(bench, 1)))
+        before = await driver.figures()
+        await converge(driver, wanted(spec(bench, 1), spec(bench, 2)))
+        after = await driver.figures()
+        assert sum(after.flows.values()) > sum(before.flows.values())
+        assert after.bundles > before.bundles
+        assert after.flow_messages > before.flow_messages
+        await driver.close()
+
     async def test_dropping_what_is_not_there_succeeds(self, bench: Bench) -> None:
         driver = await opened(bench)
         op = DropPort(endpoint_id(1), spec(bench, 1).device)

@@ -46,6 +46,9 @@ def test_actors_start_in_their_order_whatever_the_order_given() -> None:
         ({"bridge": "a b"}, {}, {}, ["--bridge", "at most 15"]),
         ({"creds": "/x"}, {}, {}, ["--creds", "--nats"]),
         ({"log_level": "loud"}, {}, {}, ["--log-level"]),
+        ({"metrics": "here"}, {}, {}, ["--metrics", "ADDRESS:PORT"]),
+        ({"metrics": "host:9464"}, {}, {}, ["--metrics", "ADDRESS:PORT"]),
+        ({"metrics": "70000"}, {}, {}, ["--metrics"]),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(
@@ -95,3 +98,11 @@ def test_unverified_identity_is_off_unless_it_is_asked_for() -> None:
         config.load(ELSEWHERE, {"NETPLUGIN_UNVERIFIED_IDENTITY": "maybe"}, {})
     with pytest.raises(Misconfigured, match="--unverified-identity was given without --nats"):
         config.load({"unverified_identity": "true"}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("9464", "127.0.0.1:9464"), ("0.0.0.0:1", "0.0.0.0:1"), ("[::1]:9464", "[::1]:9464")]
+)
+def test_figures_are_told_on_loopback_unless_an_address_is_named(said: str, meant: str) -> None:
+    assert config.load({"metrics": said}, {}, {}).metrics == meant
+    assert config.load({}, {}, {}).metrics == ""
