@@ -180,3 +180,13 @@ async def test_what_is_for_all_reaches_the_others_of_the_network(world: OvsWorld
         await done(driver, DropPort(world.spec(2).endpoint, world.spec(2).device))
         sender.send(to_all)
         third.heard_until(b"to all")
+
+
+async def test_what_is_dropped_is_counted_in_its_table(world: OvsWorld, driver: OvsDriver) -> None:
+    await two(world, driver)
+    forged = ethernet(mac_of(2), mac_of(1), IPV4, udp4("10.0.0.77", "10.0.0.2", b"forged"))
+    before = (await driver.figures()).dropped_packets["SOURCE"]
+    assert refuses(world, forged)
+    async with asyncio.timeout(30):
+        while (await driver.figures()).dropped_packets["SOURCE"] <= before:
+            await asyncio.to_thread(refuses, world, forged)
