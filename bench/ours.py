@@ -132,11 +132,17 @@ class Ours:
         return attached, line
 
     async def _attach(self, sandbox: Sandbox) -> tuple[Attached, Timeline]:
-        name = f"e{next(self._numbers)}"
+        number = next(self._numbers)
+        name = f"e{number}"
         bound = self._expect(name, PortBound)
         line = Timeline(time.perf_counter(), time.time_ns())
         command = CreateEndpoint(
-            tenant=TENANT, network=NETWORK, name=name, container=f"netns:{sandbox.name}", host=HOST
+            tenant=TENANT,
+            network=NETWORK,
+            name=name,
+            container=f"netns:{sandbox.name}",
+            host=HOST,
+            addresses=(IPv4Network(SUBNET)[number],),  # one that was never used, as the peers choose it
         )
         view = (await self._ask(command)).object
         line.accepted_s = time.perf_counter()

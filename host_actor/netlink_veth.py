@@ -211,6 +211,7 @@ class VethMaker:
         """The pair just made; None when there is one of this endpoint in this namespace already."""
         number = 0
         busy = 0
+        is_vanished = False  # a device of this name was in the way a moment ago, and is gone
         while number < _INTERFACE_LIMIT:
             index = self._next_index
             self._next_index += 2
@@ -235,8 +236,11 @@ class VethMaker:
                 if refusal.errno != errno.EEXIST:
                     raise
                 present = self._find(spec.device)
-                if present is None:
-                    number += 1  # so it was the name inside
+                if present is None and not is_vanished:
+                    is_vanished = True  # perhaps: it may have been dying with its old container
+                elif present is None:
+                    number += 1  # so it is the name inside
+                    is_vanished = False
                 elif self._is_right(present, spec, netns_fd):
                     return None
                 else:

@@ -28,6 +28,7 @@ from .ovs_flows import Seal, network_key, owner_of, port_flows, seal_of
 from .ovs_removal import PacedRemoval
 from .ovs_rows import Applied, PortRow, insert_port, update_port
 from .ovs_rules import RuleEdit
+from .ovs_stale import Place
 from .ovs_switch import FlowsMissing, PortMissing, RuleChange, Switch
 
 T = TypeVar("T")
@@ -76,6 +77,10 @@ class _Dropping:
         self.has_link = link is not None and endpoint_of(link) == op.endpoint
         self.refusal: FlowsRefused | None = None
 
+    @property
+    def device(self) -> str:
+        return self.op.device
+
     def early_change(self) -> RuleChange | None:
         return None if self.row is None else self._remove_rules
 
@@ -101,6 +106,15 @@ class _Ensuring:
         # Without a row nobody knows the interface's name inside: then the link is looked at, too.
         self.needs_link = Part.LINK in op.parts or row is None
         self.link_index = link.index if link is not None else 0
+
+    @property
+    def device(self) -> str:
+        return self.port.device
+
+    @property
+    def place(self) -> Place:
+        """Where packets to it are told apart."""
+        return network_key(self.port.encap, self.port.tag), self.port.mac
 
     def early_change(self) -> RuleChange | None:
         """The rules, where the port's number is certain before its link has been seen."""
@@ -162,6 +176,9 @@ class Ports:
             if isinstance(op, EnsurePort):
                 await self.removal.make_room(op.port.device, op.port.sandbox.key)
         works = [self._begin(op) for op in ops]
+        for work in works:
+            if isinstance(work, _Dropping) or (isinstance(work, _Ensuring) and work.row is not None):
+                self._switch.stale.went(work.device)
         early = asyncio.create_task(self._change_early([work for work in works if not isinstance(work, Failed)]))
         try:
             outcomes = await together([self._outcome(work, early) for work in works])
@@ -250,6 +267,9 @@ class Ports:
         if work.refusal is not None:
             raise work.refusal
         await self._switch.until_port(port.device, work.ofport)
+        if self._switch.stale.may_be_remembered(work.place):
+            await self._switch.stale.forgotten()
+        self._switch.stale.came(port.device, work.place)
         return Done(work.op, born.interface)
 
     async def _birth(self, port: PortSpec) -> tuple[Born, asyncio.Task[str]]:

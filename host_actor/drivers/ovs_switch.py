@@ -16,7 +16,7 @@ import structlog
 
 from services.runtime.errors import Unavailable
 
-from ..openflow import Flow, Port
+from ..openflow import Flow, Port, add_flow
 from ..openflow_client import FlowsRefused, OpenFlowClient
 from ..ovsdb import Operation, OvsdbClient, TransactionRefused
 from .ovs_connection import KeptConnection
@@ -24,6 +24,7 @@ from .ovs_flows import COMMON_OWNER, Seal, common_flows, places_of, seal_of
 from .ovs_rows import COLUMNS, HIGHEST_OFPORT, SwitchRows, delete_ports, make_bridge, secure_bridge
 from .ovs_rules import Groups, RuleEdit, Survey, flows_of_strangers, survey
 from .ovs_schema import check_schema
+from .ovs_stale import StaleFlows
 
 KERNEL_MODULE: Final = Path("/sys/module/openvswitch")
 PORT_WITHIN_S: Final = 5.0
@@ -77,11 +78,13 @@ class Switch:
         self.bundles = 0
         self.flow_messages = 0
         self._allocated: set[int] = set()  # by operations under way, not yet in a row
+        self.stale = StaleFlows(run_dir, self._touch_rules)
 
     # Connections ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Both sockets are connected; of a bridge that is not there yet, only the database. Raises: `Unavailable`."""
+        self.stale.begin()
         await self._database.open()
         self._openflow.open_when_there()
         if self.rows.bridge is not None:
@@ -284,6 +287,10 @@ class Switch:
         self.flow_messages += len(messages)
         await client.bundle(messages)
         self._are_groups_unsure = False
+
+    async def _touch_rules(self) -> None:
+        """One rule is told again as it is."""
+        await self.flow_client.bundle([add_flow(common_flows()[0])])
 
     async def _bundle_alone(self, client: OpenFlowClient, change: RuleChange) -> FlowsRefused | None:
         try:

@@ -121,7 +121,8 @@ async def test_a_link_is_known_by_its_name_and_mac(
 async def test_a_link_that_is_there_is_completed_not_made_again(veths: VethMaker, netns: Netns) -> None:
     inside = netns("c1")
     spec = link(inside)
-    _, first = await ensure(veths, spec)
+    was, first = await ensure(veths, spec)
+    assert was == "eth0"
     for address in ("10.0.0.1/24", "fd00::1/64"):
         inside.run("ip", "address", "delete", address, "dev", "eth0")
     inside.run("ip", "link", "set", "eth0", "down", "address", "02:00:00:00:00:99", "mtu", "1400")

@@ -62,6 +62,38 @@ async def test_endpoints_of_a_network_reach_each_other(world: OvsWorld, driver: 
     assert world.pings(2, f"{link_local_of(one.mac)}%eth0")
 
 
+async def test_the_first_packet_reaches_who_has_an_address_after_another(world: OvsWorld, driver: OvsDriver) -> None:
+    """The switch remembers for ten seconds that packets to the one before are dropped: "attached" waits for that."""
+    await attached(driver, world.spec(1))
+    with Wire(world.container(1)) as sender:
+        for number in range(2, 22):
+            spec = world.spec(number, host_part=2)
+            with world.container(number).call(every_packet) as receiver:
+                await attached(driver, spec)
+                word = f"to {number}.".encode()
+                frame = ethernet(spec.mac, mac_of(1), IPV4, udp4("10.0.0.1", "10.0.0.2", word))
+                sender.send(frame)
+                assert await asyncio.to_thread(hears, receiver, word), number
+                await done(driver, DropPort(spec.endpoint, spec.device))
+                sender.send(frame)
+
+
+def every_packet() -> socket.socket:
+    """A socket that hears whatever comes to any interface of the namespace, also one that is not there yet."""
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
+    made.settimeout(10)
+    return made
+
+
+def hears(receiver: socket.socket, word: bytes) -> bool:
+    try:
+        while word not in receiver.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    return True
+
+
 async def test_tcp_carries_data_at_once(world: OvsWorld, driver: OvsDriver) -> None:
     await two(world, driver)
     payload = bytes(range(256)) * 4096  # a megabyte: segments of every size
