@@ -157,6 +157,16 @@ def group(group_id: int) -> bytes:
     return struct.pack("!HHI", 22, 8, group_id)
 
 
+def push_vlan() -> bytes:
+    """Give the packet an 802.1Q tag, its fields still to be set."""
+    return struct.pack("!HHH2x", 17, 8, 0x8100)
+
+
+def pop_vlan() -> bytes:
+    """Take the packet's outer tag off."""
+    return struct.pack("!HH4x", 18, 8)
+
+
 def set_field(name: str, value: Value, mask: Value | None = None) -> bytes:
     """Write a field of the packet, or a register."""
     oxm = _oxm(name, value, mask)

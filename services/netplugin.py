@@ -91,6 +91,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--run-dir", metavar="DIR", help="sockets, pid files, client.json (/run/netplugin)")
     made.add_argument("--bridge", metavar="NAME", help="the bridge of all endpoints (vlanBr)")
     made.add_argument("--datapath", metavar="KIND", help="auto, system (kernel) or netdev (user space)")
+    made.add_argument(
+        "--uplink",
+        metavar="IF[:TAGS]",
+        dest="uplinks",
+        action="append",
+        help="VLAN networks leave the host by this interface, all or those with these tags (eth1:10-20,30); repeatable",
+    )
     made.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (info)")
     made.add_argument(
         "--unverified-identity",

@@ -2,7 +2,7 @@
 
 What is where: `ovs_flows.py` the flow table, `ovs_rules.py` the rules as the switch has them, `ovs_rows.py` the
 database's rows, `ovs_switch.py` the two connections, `ovs_ports.py` the making of ports, `ovs_removal.py` their paced
-removal, `ovs_shield.py` what keeps containers off this host's own network.
+removal, `ovs_uplink.py` the ways out of the host, `ovs_shield.py` what keeps containers off this host's own network.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from services.runtime.config import Config
+from services.runtime.uplinks import Uplink
 
 from ..netlink import Link
 from ..netlink_links import LinkTable
@@ -38,7 +39,8 @@ from .ovs_ports import Ports, stamp_of
 from .ovs_rows import PortRow
 from .ovs_rules import Survey
 from .ovs_shield import shield_host
-from .ovs_switch import Datapath, FlowsMissing, Switch
+from .ovs_switch import Datapath, FlowsMissing, PortMissing, Switch
+from .ovs_uplink import Wires
 
 DEFAULT_RUN_DIR = Path("/var/run/openvswitch")
 DEVICE_PREFIX = "np"
@@ -49,17 +51,26 @@ log = structlog.get_logger()
 class OvsDriver:
     """The driver contract on a running Open vSwitch (ovsdb-server and ovs-vswitchd) of this network namespace."""
 
-    def __init__(self, bridge: str = "vlanBr", datapath: Datapath = "auto", run_dir: Path = DEFAULT_RUN_DIR) -> None:
+    def __init__(
+        self,
+        bridge: str = "vlanBr",
+        datapath: Datapath = "auto",
+        run_dir: Path = DEFAULT_RUN_DIR,
+        uplinks: Sequence[Uplink] = (),
+    ) -> None:
         self._bridge = bridge
         self._datapath: Datapath = datapath
         self._run_dir = run_dir
+        self._wires = Wires(uplinks)
         self._on_change: Callable[[str], None] = lambda _: None
         self._busy: set[str] = set()
         self._assemble()
 
     def _assemble(self) -> None:
         """Everything that is connected, as it is before it is opened: once closed, none of it is used again."""
-        self._switch = Switch(self._bridge, self._datapath, self._run_dir, self._changed, self._is_ours_to_change)
+        self._switch = Switch(
+            self._bridge, self._datapath, self._run_dir, self._changed, self._is_ours_to_change, self._wires
+        )
         self._links = LinkTable(DEVICE_PREFIX, self._link_changed)
         self._veths = VethMaker()
         self._ports = Ports(self._switch, self._veths, self._links)
@@ -67,7 +78,8 @@ class OvsDriver:
     @classmethod
     def of(cls, config: Config) -> OvsDriver:
         """The driver that the configuration asks for."""
-        return cls(config.bridge, config.datapath, config.ovs_run_dir or DEFAULT_RUN_DIR)  # type: ignore[arg-type]
+        run_dir = config.ovs_run_dir or DEFAULT_RUN_DIR
+        return cls(config.bridge, config.datapath, run_dir, config.uplinks)  # type: ignore[arg-type]
 
     @property
     def capabilities(self) -> Capabilities:
@@ -115,7 +127,7 @@ class OvsDriver:
         survey = await self._switch.survey()
         ports = await self._observed_ports(rows, survey)
         is_clean = not survey.strangers(self._owners()) and self._switch.groups.key_of.keys() <= self._ofports()
-        is_ready = self._switch.is_secure and survey.is_common_whole and is_clean
+        is_ready = self._switch.is_secure and self._switch.is_wired and survey.is_common_whole and is_clean
         return Observed(is_switch_ready=is_ready, ports=ports)
 
     async def _observed_ports(self, rows: dict[str, PortRow], survey: Survey) -> dict[str, ObservedPort]:
@@ -140,8 +152,9 @@ class OvsDriver:
         if number and (link is None or link.index == applied.link_index):
             parts.add(Part.SWITCH)
         seal = survey.seals.get(owner_of(applied.endpoint, applied.epoch))
-        is_grouped = row.ofport_request in self._switch.groups.key_of
-        if seal is not None and str(seal) == applied.rules and is_grouped and number in (0, row.ofport_request):
+        key = self._switch.groups.key_of.get(row.ofport_request)
+        is_sealed = seal is not None and f"{seal}{self._wires.suffix(key)}" == applied.rules
+        if is_sealed and key is not None and number in (0, row.ofport_request):
             parts.add(Part.RULES)
         return ObservedPort(
             applied.endpoint, applied.epoch, row.device, frozenset(parts), applied.sandbox_key, applied.interface
@@ -175,7 +188,7 @@ class OvsDriver:
         try:
             await self._switch.ensure_bridge()
             await self._switch.sweep(self._owners(), self._ofports())
-        except (FlowsRefused, FlowsMissing, TransactionRefused) as refusal:
+        except (FlowsRefused, FlowsMissing, PortMissing, TransactionRefused) as refusal:
             return Failed(op, "switch-refused", str(refusal))
         return Done(op)
 

@@ -60,6 +60,7 @@ UNSPECIFIED: Final = IPv6Address("::")
 
 class Table(enum.IntEnum):
     CLASSIFY = 0
+    WIRE = 5
     SOURCE = 10
     ANSWER = 20
     ADVERTISE = 21
@@ -112,7 +113,8 @@ def seal_of(flows: Iterable[Flow]) -> Seal:
     return reduce(Seal.with_flow, flows, Seal())
 
 
-def _owned(flows: Iterable[Flow], owner: int) -> tuple[Flow, ...]:
+def owned(flows: Iterable[Flow], owner: int) -> tuple[Flow, ...]:
+    """The flows with their owner's cookie."""
     return tuple(entry.with_cookie(owner) for entry in flows)
 
 
@@ -130,7 +132,7 @@ def common_flows() -> tuple[Flow, ...]:
         for kind in (ROUTER_ADVERTISEMENT, NEIGHBOUR_ADVERTISEMENT, REDIRECT)
     ]
     solicitation = match(eth_type=ETH_IPV6, ip_proto=ICMPV6, icmpv6_type=NEIGHBOUR_SOLICITATION)
-    return _owned(
+    return owned(
         [
             *unasked,
             flow(Table.ANSWER, UNKNOWN, match(eth_type=ETH_ARP, arp_op=ARP_REQUEST)),
@@ -155,10 +157,10 @@ def port_flows(port: PortSpec, ofport: int) -> tuple[Flow, ...]:
         known = list(dict.fromkeys((*six, link_local_of(port.mac))))
         flows += _ipv6_source(ofport, known)
         flows += [answer for address in known for answer in _neighbour_answer(key, port.mac, address)]
-    return _owned(flows, owner_of(port.endpoint, port.epoch))
+    return owned(flows, owner_of(port.endpoint, port.epoch))
 
 
-def _network(key: int) -> tuple[int, int]:
+def network_match(key: int) -> tuple[int, int]:
     """A match on the register with the network's key, as the switch shows it: xreg0, reg0 being its upper half."""
     return key << 32, 0xFFFFFFFF00000000
 
@@ -192,7 +194,7 @@ def _ipv6_source(ofport: int, known: Sequence[IPv6Address]) -> Iterable[Flow]:
 
 def _arp_answer(key: int, mac: str, address: IPv4Address) -> Flow:
     """A request for the address goes back as the reply that its owner would give (RFC 826)."""
-    asked = match(xreg0=_network(key), eth_type=ETH_ARP, arp_op=ARP_REQUEST, arp_tpa=address)
+    asked = match(xreg0=network_match(key), eth_type=ETH_ARP, arp_op=ARP_REQUEST, arp_tpa=address)
     reply = apply(
         copy_field("eth_src", "eth_dst"),
         set_field("eth_src", mac),
@@ -211,7 +213,7 @@ def _neighbour_answer(key: int, mac: str, address: IPv6Address) -> Iterable[Flow
 
     Two tables, because the option's fields exist for the switch only once the type says advertisement.
     """
-    network = _network(key)
+    network = network_match(key)
     icmp: dict[str, Value] = {"eth_type": ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_code": 0, "nd_target": address}
     turn = apply(set_field("icmpv6_type", NEIGHBOUR_ADVERTISEMENT)) + goto(Table.ADVERTISE)
     yield flow(Table.ANSWER, OWN, match(xreg0=network, **icmp, icmpv6_type=NEIGHBOUR_SOLICITATION), turn)
@@ -230,8 +232,8 @@ def _neighbour_answer(key: int, mac: str, address: IPv6Address) -> Iterable[Flow
 
 def _forward(mac: str, key: int, ofport: int) -> Sequence[Flow]:
     """To its MAC: out of its port. From it to all: the group of its network."""
-    to_all = match(xreg0=_network(key), in_port=ofport, eth_dst=MULTICAST_BIT)
+    to_all = match(xreg0=network_match(key), in_port=ofport, eth_dst=MULTICAST_BIT)
     return (
-        flow(Table.FORWARD, OWN, match(xreg0=_network(key), eth_dst=mac), apply(output(ofport))),
+        flow(Table.FORWARD, OWN, match(xreg0=network_match(key), eth_dst=mac), apply(output(ofport))),
         flow(Table.FORWARD, OWN, to_all, apply(group(key))),
     )

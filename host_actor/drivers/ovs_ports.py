@@ -24,12 +24,13 @@ from ..openflow import Flow
 from ..openflow_client import FlowsRefused
 from ..ovsdb import TransactionRefused
 from .contract import Done, DropPort, EnsurePort, Failed, Outcome, Part, PortSpec
-from .ovs_flows import Seal, network_key, owner_of, port_flows, seal_of
+from .ovs_flows import Seal, network_key, owner_of, seal_of
 from .ovs_removal import PacedRemoval
 from .ovs_rows import Applied, PortRow, insert_port, update_port
 from .ovs_rules import RuleEdit
 from .ovs_stale import Place
 from .ovs_switch import FlowsMissing, PortMissing, RuleChange, Switch
+from .ovs_uplink import Wires
 
 T = TypeVar("T")
 
@@ -94,11 +95,12 @@ class _Dropping:
 class _Ensuring:
     """One EnsurePort under way: what was there when it began, and the number under which the port will be."""
 
-    def __init__(self, op: EnsurePort, row: PortRow | None, link: Link | None, ofport: int) -> None:
+    def __init__(self, op: EnsurePort, row: PortRow | None, link: Link | None, ofport: int, wires: Wires) -> None:
         self.op = op
         self.port = op.port
         self.row = row
         self.ofport = ofport
+        self.wires = wires
         self.flows: tuple[Flow, ...] = ()
         self.echo: Seal | None = None  # of the flows as the switch shows them, where that was asked
         self.refusal: FlowsRefused | None = None
@@ -131,7 +133,7 @@ class _Ensuring:
             edit.remove(owner_of(self.port.endpoint, self.port.epoch))
             for number in {self.row.ofport, self.row.ofport_request} - {self.ofport}:
                 edit.leave(number)
-        self.flows = port_flows(self.port, self.ofport)
+        self.flows = self.wires.of_port(self.port, self.ofport)
         edit.install(self.flows, self.ofport, network_key(self.port.encap, self.port.tag))
 
     def unwrite_rules(self, edit: RuleEdit) -> None:
@@ -141,9 +143,10 @@ class _Ensuring:
     def applied(self, born: Born) -> Applied:
         """What the row will say."""
         if not self.flows and self.needs_rules:
-            self.flows = port_flows(self.port, self.ofport)
+            self.flows = self.wires.of_port(self.port, self.ofport)
         seal = self.echo or seal_of(self.flows)
-        rules = str(seal) if self.flows or self.row is None else self.row.applied.rules
+        sealed = f"{seal}{self.wires.suffix(network_key(self.port.encap, self.port.tag))}"
+        rules = sealed if self.flows or self.row is None else self.row.applied.rules
         return Applied(
             endpoint=self.port.endpoint,
             epoch=self.port.epoch,
@@ -201,14 +204,14 @@ class Ports:
             return _Dropping(op, row, link)
         port = op.port
         if row is None:
-            return _Ensuring(op, None, link, self._switch.allocate_ofport())
+            return _Ensuring(op, None, link, self._switch.allocate_ofport(), self._switch.wires)
         if row.applied.endpoint != port.endpoint:
             return Failed(op, "switch-refused", f"port {device} belongs to endpoint {row.applied.endpoint}")
         if row.applied.epoch > port.epoch:
             detail = f"epoch {port.epoch} is older than {row.applied.epoch}, which the port has"
             return Failed(op, "epoch-superseded", detail)
         ofport = self._switch.ofport_of(device) or row.ofport_request or self._switch.allocate_ofport()
-        return _Ensuring(op, row, link, ofport)
+        return _Ensuring(op, row, link, ofport, self._switch.wires)
 
     async def _change_early(self, works: Sequence[_Work]) -> None:
         """The rules of all operations whose numbers are certain are changed, in one bundle."""

@@ -21,6 +21,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "Port": ("name", "tag", "external_ids"),
     "Interface": ("name", "ofport", "ofport_request", "error"),
 }
+WIRE_MARK: Final = "np-wire"  # the key of patch ports to uplinks
 HIGHEST_OFPORT: Final = 0xFEFF  # OFPP_MAX of OpenFlow 1.0, which the switch keeps to
 
 
@@ -113,6 +114,7 @@ class SwitchRows:
     ovs_version: str = ""
     bridge: BridgeRow | None = None
     ports: dict[str, PortRow] = field(default_factory=dict)  # ours, by device
+    wires: dict[str, str] = field(default_factory=dict)  # patch ports to uplinks: their row ids by name
     _interfaces: dict[str, _Interface] = field(default_factory=dict)  # all, by row id
     _by_name: dict[str, _Interface] = field(default_factory=dict)
     _ofports: Counter[int] = field(default_factory=Counter)
@@ -120,6 +122,7 @@ class SwitchRows:
     def restart(self, everything: TableUpdates) -> None:
         """The copy is exactly this."""
         self.ports, self._interfaces, self._by_name, self.bridge, self.has_root = {}, {}, {}, None, False
+        self.wires = {}
         self._ofports.clear()
         self.update(everything)
 
@@ -172,6 +175,10 @@ class SwitchRows:
         ids = from_map(new["external_ids"]) if new else {}
         device = (new or change["old"]).get("name", "")
         known = self.ports.get(device)
+        if WIRE_MARK in ids:
+            self.wires[device] = row_uuid
+        elif self.wires.get(device) == row_uuid:
+            del self.wires[device]
         if new is None or "np-endpoint" not in ids:
             if known is not None and known.port_id == row_uuid:
                 del self.ports[device]
@@ -274,6 +281,25 @@ def update_port(row: PortRow, port: PortSpec, applied: Applied, ofport: int) -> 
 def delete_ports(bridge: str, port_ids: Iterable[str]) -> list[Operation]:
     """The ports are in no bridge any more; the database forgets what nobody refers to."""
     return [_mutate("Bridge", [["name", "==", bridge]], "ports", "delete", [row_id(uuid) for uuid in port_ids])]
+
+
+def insert_patch(bridge: str, device: str, peer: str, ofport: int) -> list[Operation]:
+    """A patch port with this number; it carries frames once its peer is there, in whichever bridge."""
+    ids = to_map({WIRE_MARK: peer})
+    interface: Row = {"name": device, "type": "patch", "options": to_map({"peer": peer}), "ofport_request": ofport}
+    return [
+        _insert("Interface", f"interface_{ofport}", interface),
+        _insert(
+            "Port", f"port_{ofport}", {"name": device, "interfaces": named(f"interface_{ofport}"), "external_ids": ids}
+        ),
+        _mutate("Bridge", [["name", "==", bridge]], "ports", "insert", [named(f"port_{ofport}")]),
+    ]
+
+
+def renumber_interface(device: str, ofport: int) -> Operation:
+    """The port has this number."""
+    where: list[Json] = [["name", "==", device]]
+    return {"op": "update", "table": "Interface", "where": where, "row": {"ofport_request": ofport}}
 
 
 def _insert(table: str, name: str, row: Row) -> Operation:

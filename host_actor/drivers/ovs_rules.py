@@ -6,7 +6,7 @@ them again. A change is gathered in a `RuleEdit` and becomes one bundle: old flo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,11 +42,18 @@ class Groups:
         self.key_of = {port: key for key, ports in self.members.items() for port in ports}
 
 
-class RuleEdit:
-    """One change of the rules, written down port by port, then told as the messages of one bundle."""
+FlowsOfNetwork = Callable[[int], Sequence[Flow]]  # by the network's key; all with the network's own cookie
 
-    def __init__(self, groups: Groups) -> None:
+
+class RuleEdit:
+    """One change of the rules, written down port by port, then told as the messages of one bundle.
+
+    What `flows_of_network` says stands as long as the network's group does.
+    """
+
+    def __init__(self, groups: Groups, flows_of_network: FlowsOfNetwork = lambda _: ()) -> None:
         self._groups = groups
+        self._flows_of_network = flows_of_network
         self._owners: dict[int, None] = {}
         self._odd: list[Flow] = []
         self._flows: list[Flow] = []
@@ -99,8 +106,11 @@ class RuleEdit:
             else:
                 del groups.members[old]
                 yield group_mod(GroupCommand.DELETE, old)
+                yield from map(delete_by_cookie, {entry.cookie for entry in self._flows_of_network(old)})
         for key, ports in added.items():
             is_new = key not in groups.members
+            if is_new:
+                self._flows += self._flows_of_network(key)
             groups.members.setdefault(key, set()).update(ports)
             groups.key_of.update(dict.fromkeys(ports, key))
             for start in range(0, len(ports), _BUCKETS_PER_MESSAGE):
@@ -117,18 +127,20 @@ class Survey:
 
     seals: Mapping[int, Seal]
     common: Seal
+    networks: Mapping[int, Seal] = field(default_factory=dict)  # what each network's own flows must look like
 
     @property
     def is_common_whole(self) -> bool:
-        """Whether the flows that stand for all ports are there, untouched."""
-        return self.seals.get(COMMON_OWNER) == self.common
+        """Whether the flows that stand for all ports, or for all of a network, are there, untouched."""
+        are_networks_whole = all(self.seals.get(owner) == seal for owner, seal in self.networks.items())
+        return self.seals.get(COMMON_OWNER) == self.common and are_networks_whole
 
     def strangers(self, owners: Collection[int]) -> set[int]:
-        """The owners found that are none of these and not the common one."""
-        return self.seals.keys() - owners - {COMMON_OWNER}
+        """The owners found that are none of these, no network, and not the common one."""
+        return self.seals.keys() - owners - self.networks.keys() - {COMMON_OWNER}
 
 
-async def survey(client: OpenFlowClient, common: Seal) -> Survey:
+async def survey(client: OpenFlowClient, common: Seal, networks: Mapping[int, Seal]) -> Survey:
     """The flows of our tables, counted and summed by owner while they arrive."""
     seals: dict[int, Seal] = {}
 
@@ -138,7 +150,7 @@ async def survey(client: OpenFlowClient, common: Seal) -> Survey:
                 seals[entry.cookie] = seals.get(entry.cookie, Seal()).with_flow(entry)
 
     await client.flows(take)
-    return Survey(seals, common)
+    return Survey(seals, common, networks)
 
 
 async def flows_of_strangers(client: OpenFlowClient, owners: Collection[int]) -> list[Flow]:

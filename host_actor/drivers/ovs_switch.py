@@ -20,11 +20,21 @@ from ..openflow import Flow, Port, add_flow
 from ..openflow_client import FlowsRefused, OpenFlowClient
 from ..ovsdb import Operation, OvsdbClient, TransactionRefused
 from .ovs_connection import KeptConnection
-from .ovs_flows import COMMON_OWNER, Seal, common_flows, places_of, seal_of
-from .ovs_rows import COLUMNS, HIGHEST_OFPORT, SwitchRows, delete_ports, make_bridge, secure_bridge
+from .ovs_flows import COMMON_OWNER, Seal, places_of, seal_of
+from .ovs_rows import (
+    COLUMNS,
+    HIGHEST_OFPORT,
+    SwitchRows,
+    delete_ports,
+    insert_patch,
+    make_bridge,
+    renumber_interface,
+    secure_bridge,
+)
 from .ovs_rules import Groups, RuleEdit, Survey, flows_of_strangers, survey
 from .ovs_schema import check_schema
 from .ovs_stale import StaleFlows
+from .ovs_uplink import Wires, owner_of_network
 
 KERNEL_MODULE: Final = Path("/sys/module/openvswitch")
 PORT_WITHIN_S: Final = 5.0
@@ -55,8 +65,10 @@ class Switch:
         run_dir: Path,
         on_change: Callable[[str], None],
         is_ours_to_change: Callable[[str], bool],
+        wires: Wires | None = None,
     ) -> None:
         self.bridge = bridge
+        self.wires = wires or Wires()
         self._is_ours_to_change = is_ours_to_change
         self.groups = Groups()
         self.rows = SwitchRows(bridge, self._on_worse, self._on_bridge_row)
@@ -71,7 +83,8 @@ class Switch:
         self._writer = _Writer(self._transact_now)
         self._rule_lock = asyncio.Lock()
         self._are_groups_unsure = False
-        self._common_seal = seal_of(common_flows())
+        self._common_seal = seal_of(self.wires.common())
+        self._network_seals: dict[int, Seal] = {}  # of networks' own flows, by key
         self.is_echo_other = False  # this switch shows flows in other words than it was told them
         self._port_waiters: dict[str, list[asyncio.Future[int]]] = {}
         self._last_ofport = 0
@@ -140,7 +153,8 @@ class Switch:
         except BaseException:
             client.close()
             raise
-        self._common_seal = seal_of(common_flows())
+        self._common_seal = seal_of(self.wires.common())
+        self._network_seals.clear()
         self.is_echo_other = False
         return client
 
@@ -165,6 +179,8 @@ class Switch:
 
     def _on_port_event(self, reason: str, port: Port) -> None:
         number = 0 if reason == "delete" else port.number
+        if not number and port.name in {wire.device for wire in self.wires.all}:
+            self._on_change(f"port {port.name} to an uplink was removed")
         for waiter in self._port_waiters.get(port.name, ()):
             if not waiter.done():
                 waiter.set_result(number)
@@ -256,6 +272,31 @@ class Switch:
         elif self.rows.bridge.fail_mode != "secure":
             await self.transact(secure_bridge(self.rows.bridge))
         await self._openflow.until_up(_BRIDGE_WITHIN_S)
+        await self._ensure_wires()
+
+    @property
+    def is_wired(self) -> bool:
+        """Whether the patch port of every uplink is there under its number, and none of another."""
+        numbers = {wire.device: wire.ofport for wire in self.wires.all}
+        return self.rows.wires.keys() == numbers.keys() and all(
+            self.present_ofport(device) == number for device, number in numbers.items()
+        )
+
+    async def _ensure_wires(self) -> None:
+        """`is_wired`. Raises: `TransactionRefused`, `PortMissing`, `Unavailable`."""
+        if self.is_wired:
+            return
+        wanted = {wire.device for wire in self.wires.all}
+        gone = [row for device, row in self.rows.wires.items() if device not in wanted]
+        operations = delete_ports(self.bridge, gone) if gone else []
+        for wire in self.wires.all:
+            if wire.device not in self.rows.wires:
+                operations += insert_patch(self.bridge, wire.device, wire.uplink.outer_patch, wire.ofport)
+            elif self.ofport_of(wire.device) != wire.ofport:
+                operations.append(renumber_interface(wire.device, wire.ofport))
+        await self.transact(operations)
+        for wire in self.wires.all:
+            await self.until_port(wire.device, wire.ofport)
 
     # Rules ---------------------------------------------------------------------------------------------------------
 
@@ -278,7 +319,7 @@ class Switch:
             return [await self._bundle_alone(client, change) for change in changes]
 
     async def _bundle(self, client: OpenFlowClient, changes: Sequence[RuleChange]) -> None:
-        edit = RuleEdit(self.groups)
+        edit = RuleEdit(self.groups, self.wires.of_network)
         for change in changes:
             change(edit)
         self._are_groups_unsure = True  # until the switch has answered: whoever waits for that may be cancelled
@@ -290,7 +331,7 @@ class Switch:
 
     async def _touch_rules(self) -> None:
         """One rule is told again as it is."""
-        await self.flow_client.bundle([add_flow(common_flows()[0])])
+        await self.flow_client.bundle([add_flow(self.wires.common()[0])])
 
     async def _bundle_alone(self, client: OpenFlowClient, change: RuleChange) -> FlowsRefused | None:
         try:
@@ -307,7 +348,16 @@ class Switch:
         async with self._rule_lock:
             client = self.flow_client
             self.groups.restart(await client.groups())
-            return await survey(client, self._common_seal)
+            return await survey(client, self._common_seal, self._seals_of_networks())
+
+    def _seals_of_networks(self) -> dict[int, Seal]:
+        """By cookie, what the own flows of each network with members here must look like, where it has any."""
+        for key in self.groups.members.keys() - self._network_seals.keys():
+            self._network_seals[key] = seal_of(self.wires.of_network(key))
+        return {owner_of_network(key): self._network_seals[key] for key in self._networks_with_wires()}
+
+    def _networks_with_wires(self) -> list[int]:
+        return [key for key in self.groups.members if self.wires.suffix(key)]
 
     async def echo(self, owner: int, flows: Sequence[Flow]) -> Seal:
         """The seal of an owner's flows as the switch shows them, just after it was told these.
@@ -335,11 +385,17 @@ class Switch:
 
         Raises: `Unavailable`, `FlowsRefused`, `FlowsMissing`.
         """
-        strangers = await flows_of_strangers(self.flow_client, owners)
+        keys = self._networks_with_wires()
+        networks = {owner_of_network(key) for key in keys}
+        strangers = await flows_of_strangers(self.flow_client, {*owners, *networks})
+        common = self.wires.common()
 
         def change(edit: RuleEdit) -> None:
             edit.remove(COMMON_OWNER)
-            edit.put(common_flows(), instead_of=strangers)
+            edit.put(common, instead_of=strangers)
+            for key in keys:
+                edit.remove(owner_of_network(key))
+                edit.put(self.wires.of_network(key), instead_of=())
             for port in self.groups.key_of.keys() - ofports:
                 edit.leave(port)
 
@@ -348,7 +404,9 @@ class Switch:
         for refusal in await self.change_rules([change]):
             if refusal is not None:
                 raise refusal
-        self._common_seal = await self.echo(COMMON_OWNER, common_flows())
+        self._common_seal = await self.echo(COMMON_OWNER, common)
+        for key in self._networks_with_wires():
+            self._network_seals[key] = await self.echo(owner_of_network(key), self.wires.of_network(key))
 
 
 class _Writer:

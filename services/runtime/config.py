@@ -15,6 +15,7 @@ import msgspec
 from messages import names
 
 from .errors import Misconfigured
+from .uplinks import Uplink, parse_uplinks
 
 ENVIRONMENT_PREFIX = "NETPLUGIN_"
 DEFAULT_FILE = Path("/etc/netplugin/netplugin.toml")
@@ -34,11 +35,13 @@ VARIABLES = {
     "run_dir": "NETPLUGIN_RUN_DIR",
     "bridge": "NETPLUGIN_BRIDGE",
     "datapath": "NETPLUGIN_DATAPATH",
+    "uplinks": "NETPLUGIN_UPLINKS",
     "log_level": "NETPLUGIN_LOG_LEVEL",
     "ovs_run_dir": "OVS_RUNDIR",
     "unverified_identity": "NETPLUGIN_UNVERIFIED_IDENTITY",
     "metrics": "NETPLUGIN_METRICS",
 }
+FLAGS = {"uplinks": "--uplink"}  # whose flag is not the setting's name
 YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -53,6 +56,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     run_dir: Path = Path("/run/netplugin")
     bridge: str = "vlanBr"
     datapath: str = "auto"
+    uplinks: tuple[Uplink, ...] = ()  # by which VLAN networks leave this host
     log_level: str = "info"
     ovs_run_dir: Path | None = None  # where an Open vSwitch has its sockets; None: found, or our own
     unverified_identity: bool = False  # run where the server cannot say who sends a command
@@ -66,10 +70,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def variables(self) -> dict[str, str]:
         """The same as environment variables, for a child that will `load` it again."""
         pairs = ((variable, getattr(self, key)) for key, variable in VARIABLES.items())
-        return {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in pairs if value}
+        return {
+            name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            for name, value in pairs
+            if value
+        }
 
 
-def load(flags: Mapping[str, str | None], environ: Mapping[str, str], toml: Mapping[str, Any]) -> Config:
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], toml: Mapping[str, Any]) -> Config:
     """One checked configuration; a flag wins over the environment, that over the file, that over the default.
 
     Raises: Misconfigured, naming the setting, where it was found and what was expected.
@@ -79,7 +87,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str], toml: Mapp
     chosen: dict[str, Any] = {}
     for key, variable in VARIABLES.items():
         if (flag := flags.get(key)) is not None:
-            chosen[key] = _parse(key, flag, f"--{key.replace('_', '-')}")
+            chosen[key] = _parse(key, flag, FLAGS.get(key, f"--{key.replace('_', '-')}"))
         elif environ.get(variable):
             chosen[key] = _parse(key, environ[variable], variable)
         elif key in toml:
@@ -121,6 +129,8 @@ def _parse(key: str, value: object, source: str) -> object:
     """The value of one setting in its own type. Raises: Misconfigured."""
     if key == "actors":
         return _actors(value, source)
+    if key == "uplinks":
+        return _uplinks(value, source)
     if key == "unverified_identity":
         return YES_OR_NO[_one_of(str(value).lower(), tuple(YES_OR_NO), source)]
     if not isinstance(value, str) or not value:
@@ -147,6 +157,16 @@ def _actors(value: object, source: str) -> tuple[str, ...]:
         raise Misconfigured(f"{source} is {value!r}: expected some of {', '.join(ACTORS)}")
     wanted = {_one_of(str(item).strip(), ACTORS, source) for item in items}
     return tuple(actor for actor in ACTORS if actor in wanted)
+
+
+def _uplinks(value: object, source: str) -> tuple[Uplink, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise Misconfigured(f"{source} is {value!r}: expected interfaces, with tags such as eth1:10-20,30")
+    try:
+        return parse_uplinks(texts)
+    except ValueError as error:
+        raise Misconfigured(f"{source}: {error}") from error
 
 
 def _one_of(value: str, allowed: tuple[str, ...], source: str) -> str:

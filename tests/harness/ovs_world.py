@@ -10,6 +10,7 @@ from typing import Literal
 
 from host_actor.drivers.contract import Done, EnsurePort, EnsureSwitch, Observed, Op, Part, PortSpec, Sandbox
 from host_actor.drivers.ovs import OvsDriver
+from services.runtime.uplinks import Uplink
 
 from .netns import NetworkNamespace
 from .openvswitch import RunningSwitch
@@ -73,9 +74,9 @@ class OvsWorld:
         return reason
 
     @asynccontextmanager
-    async def driver(self) -> AsyncIterator[OvsDriver]:
+    async def driver(self, *uplinks: Uplink) -> AsyncIterator[OvsDriver]:
         """An open driver on the switch."""
-        driver = OvsDriver(run_dir=self.switch.run_dir)
+        driver = OvsDriver(run_dir=self.switch.run_dir, uplinks=uplinks)
         await driver.open(self.changes.put_nowait)
         try:
             yield driver
