@@ -10,7 +10,8 @@ from messages.addresses import Address, Network
 from messages.catalog import AnyEvent
 from messages.endpoint import EndpointBound, EndpointCreated, EndpointDeleted, EndpointUnbound
 from messages.host import HostJoined, HostRemoved
-from messages.network import NetworkCreated, NetworkDeleted, NetworkRetagged, SubnetAdopted
+from messages.network import AddressingChanged, NetworkCreated, NetworkDeleted, NetworkRetagged, SubnetAdopted
+from messages.pool import PoolCreated, PoolDeleted
 from messages.port import PortBound, PortEvent, PortFailed, PortUnbound, PortWaiting
 from messages.segment import SegmentReleased, SegmentTaken
 from messages.tenant import NetworkAdded, NetworkRemoved, SubnetTaken, TenantCreated, TenantDeleted
@@ -40,7 +41,9 @@ from .state import (
 )
 
 _TenantEvent = TenantCreated | NetworkAdded | SubnetTaken | NetworkRemoved | TenantDeleted
-_NetworkEvent = NetworkCreated | SubnetAdopted | NetworkRetagged | NetworkDeleted
+_NetworkEvent = (
+    NetworkCreated | SubnetAdopted | NetworkRetagged | AddressingChanged | PoolCreated | PoolDeleted | NetworkDeleted
+)
 _EndpointEvent = EndpointCreated | EndpointBound | EndpointUnbound | EndpointDeleted
 
 
@@ -51,7 +54,15 @@ def apply(state: State, subject: str, event: AnyEvent, seq: int, at_ns: int) -> 
     match event:
         case EndpointCreated() | EndpointBound() | EndpointUnbound() | EndpointDeleted():
             _apply_endpoint(state.networks[tenant][tokens[5]], event, seq)
-        case NetworkCreated() | SubnetAdopted() | NetworkRetagged() | NetworkDeleted():
+        case (
+            NetworkCreated()
+            | SubnetAdopted()
+            | NetworkRetagged()
+            | AddressingChanged()
+            | PoolCreated()
+            | PoolDeleted()
+            | NetworkDeleted()
+        ):
             network = state.networks.setdefault(tenant, {}).setdefault(tokens[5], NetworkAggregate())
             _apply_network(network, event, seq)
         case TenantCreated() | NetworkAdded() | SubnetTaken() | NetworkRemoved() | TenantDeleted():
@@ -109,10 +120,19 @@ def _apply_network(network: NetworkAggregate, event: _NetworkEvent, seq: int) ->
     if isinstance(event, NetworkCreated):
         assert network.record is None, f"network {event.network} is created twice"
         network.record = NetworkRecord(
-            event.encap, event.tag, event.is_tag_chosen, event.subnets, (), event.gateways, event.mtu_bytes
+            event.encap,
+            event.tag,
+            event.is_tag_chosen,
+            event.subnets,
+            (),
+            event.gateways,
+            event.mtu_bytes,
+            event.ranges,
+            event.excluded,
         )
         for subnet in event.subnets:
             _reserve(network, subnet, event.gateways)
+        network.set_openings()
         return
     record = network.record
     assert record is not None, "the network does not exist"
@@ -121,14 +141,23 @@ def _apply_network(network: NetworkAggregate, event: _NetworkEvent, seq: int) ->
             adopted = (*record.adopted, event.subnet)
             network.record = replace(record, subnets=(*record.subnets, event.subnet), adopted=adopted)
             _reserve(network, event.subnet, ())
+        case AddressingChanged():
+            network.record = replace(record, ranges=event.ranges, excluded=event.excluded)
+        case PoolCreated():
+            assert event.name not in network.kept, f"pool {event.name} is created twice"
+            network.kept[event.name] = event.ranges
+        case PoolDeleted():
+            del network.kept[event.name]
         case NetworkRetagged():
             network.record = replace(record, tag=event.tag, is_tag_chosen=False)
         case NetworkDeleted():
             assert not network.endpoints, f"network {event.network} is deleted with endpoints"
             network.record = None
+            network.kept.clear()
             network.pools = {family: _resting_only(pool) for family, pool in network.pools.items()}
         case _:
             assert_never(event)
+    network.set_openings()
 
 
 def _reserve(network: NetworkAggregate, subnet: Network, gateways: tuple[Address, ...]) -> None:
@@ -176,7 +205,8 @@ def _created(network: NetworkAggregate, event: EndpointCreated | EndpointBound, 
                 left = add_hold(left, hold)
     assert event.mac not in network.macs, f"MAC {event.mac} is given twice"
     network.macs[event.mac] = event.name
-    return EndpointRecord(event.endpoint, event.name, event.addresses, event.asked, event.mac, seq, None, left)
+    said = (event.endpoint, event.name, event.addresses, event.asked, event.mac)
+    return EndpointRecord(*said, seq, None, left, event.pool)
 
 
 def _unbound(endpoint: EndpointRecord, event: EndpointUnbound | EndpointDeleted) -> EndpointRecord:

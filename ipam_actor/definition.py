@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from messages.endpoint import AttachEndpoint, CreateEndpoint, DeleteEndpoint, DetachEndpoint
 from messages.host import JoinHost, RemoveHost
-from messages.network import CreateNetwork, DeleteNetwork
+from messages.network import CreateNetwork, DeleteNetwork, SetNetwork
+from messages.pool import CreatePool, DeletePool
 from messages.struct import Command
 from messages.subjects import (
     HOST_AGGREGATE,
@@ -38,6 +39,9 @@ def writes(state: State, command: Command) -> tuple[str, ...]:
     if isinstance(command, DeleteNetwork):
         is_there = find_network(state, command.tenant, command.network) is not None
         return _structure(command.tenant, command.network) if is_there else ()
+    if isinstance(command, (SetNetwork, CreatePool, DeletePool)):
+        is_there = find_network(state, command.tenant, command.network) is not None
+        return (network_aggregate(command.tenant, command.network),) if is_there else ()
     if isinstance(command, (CreateEndpoint, AttachEndpoint, DetachEndpoint, DeleteEndpoint)):
         return _written_for_endpoint(state, command)
     return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from messages.names import DEFAULT_TENANT
+from messages.names import DEFAULT_TENANT, RESERVED_TENANT
 from services.runtime.decision import Rejection
 from services.runtime.errors import Conflict
 
@@ -54,6 +54,29 @@ def require_network(state: State, tenant: str, network: str) -> FoundNetwork:
         require_tenant(state, tenant)
         raise Rejection("unknown-network", f"network {network} of tenant {tenant} does not exist: create it first")
     return found
+
+
+def networks_of(state: State, tenant: str, network: str | None) -> list[FoundNetwork]:
+    """A network, all of a tenant's, or with the tenant `fabric` those of all, by tenant and name.
+
+    Refuses: `unknown-tenant`, `unknown-network`.
+    """
+    if tenant == RESERVED_TENANT:
+        tenants = sorted(state.networks)
+    elif network is not None:
+        return [require_network(state, tenant, network)]
+    else:
+        require_tenant(state, tenant)
+        tenants = [tenant]
+    found = (find_network(state, each, name) for each in tenants for name in sorted(state.networks.get(each, {})))
+    return [each for each in found if each is not None and network in (None, each.name)]
+
+
+def require_pool(network: FoundNetwork, pool: str) -> None:
+    """The network has a pool of this name. Refuses: `unknown-pool`."""
+    if pool not in network.aggregate.kept:
+        having = some_of(sorted(network.aggregate.kept)) or "none"
+        raise Rejection("unknown-pool", f"network {network.name} has no pool {pool} (pools: {having}): create it first")
 
 
 def networks_with(state: State, tenant: str, endpoint: str) -> list[str]:

@@ -56,10 +56,13 @@ def interface_in(subnet: Network, address: int) -> Interface:
     return IPv6Interface((address, subnet.prefixlen))
 
 
-def check_address(state: State, found: FoundNetwork, name: str, address: Address, now_ns: int) -> Interface:
+def check_address(
+    state: State, found: FoundNetwork, name: str, address: Address, now_ns: int, pool_name: str = ""
+) -> Interface:
     """The address with its prefix length, if the endpoint `name` may have it.
 
-    Refuses: `address-outside-subnet`, `address-reserved`, `address-in-use`, `address-resting`.
+    Refuses: `address-outside-subnet`, `address-outside-pool`, `address-reserved`, `address-excluded`, `address-in-use`,
+    `address-resting`.
     """
     subnet = subnet_of(found.record, address)
     if subnet is None:
@@ -71,6 +74,7 @@ def check_address(state: State, found: FoundNetwork, name: str, address: Address
     reserved = reserved_in(subnet, found.record.gateways).get(number)
     if reserved is not None:
         raise Rejection("address-reserved", f"address {address} is {reserved}: choose another")
+    _check_kept(found, address, pool_name)
     pool = found.aggregate.pools[address.version]
     owner = pool.owners.get(number)
     if owner is not None:
@@ -85,22 +89,64 @@ def check_address(state: State, found: FoundNetwork, name: str, address: Address
     return interface_in(subnet, number)
 
 
-def choose_address(state: State, found: FoundNetwork, name: str, family: int, now_ns: int) -> Interface:
+def _check_kept(found: FoundNetwork, address: Address, pool_name: str) -> None:
+    """The address is not kept back. Refuses: `address-excluded`, `address-outside-pool`."""
+    excluded = next((each for each in found.record.excluded if address in each), None)
+    if excluded is not None:
+        raise Rejection(
+            "address-excluded", f"address {address} is excluded from network {found.name} ({excluded}): choose another"
+        )
+    ranges = found.aggregate.kept.get(pool_name, ())
+    families = {each.version for each in ranges}
+    if address.version in families and not any(address in each for each in ranges):
+        having = ", ".join(map(str, ranges))
+        raise Rejection(
+            "address-outside-pool",
+            f"address {address} is not one of pool {pool_name} ({having}): ask for one that is, or leave the pool out",
+        )
+
+
+def choose_address(
+    state: State, found: FoundNetwork, name: str, family: int, now_ns: int, pool_name: str = ""
+) -> Interface:
     """The first address of the family that the endpoint `name` may have, from the bottom of the first subnet.
 
-    Refuses: `subnet-full`.
+    One of a pool's endpoints has one of the pool's, in a family that the pool has any of.
+    Refuses: `subnet-full`, `pool-full`.
     """
-    subnets = [subnet for subnet in found.record.subnets if subnet.version == family]
     pool = found.aggregate.pools[family]
-    for subnet in subnets:
-        first, last = span_of(subnet)
+    openings = found.aggregate.openings
+    is_pooled = bool(pool_name) and (pool_name, family) in openings
+    for first, last in openings.get((pool_name if is_pooled else "", family), ()):
         never_used = pool.taken.first_gap(first)
         rested = _first_rested(state, found.tenant, pool, name, (first, min(last, never_used)), now_ns)
         chosen = never_used if rested is None else rested
         if chosen <= last:
+            subnet = next(each for each in found.record.subnets if each.version == family and _has(each, chosen))
             return interface_in(subnet, chosen)
     resting = f"; {len(pool.resting)} of them rest, freed a moment ago" if pool.resting else ""
-    raise Rejection("subnet-full", f"every address of {', '.join(map(str, subnets))} is taken{resting}")
+    if is_pooled:
+        having = ", ".join(str(each) for each in found.aggregate.kept[pool_name] if each.version == family)
+        raise Rejection("pool-full", f"every address of pool {pool_name} ({having}) is taken{resting}")
+    having = ", ".join(str(subnet) for subnet in found.record.subnets if subnet.version == family)
+    raise Rejection("subnet-full", f"every address of {having} is taken{_kept_back(found)}{resting}")
+
+
+def _has(subnet: Network, address: int) -> bool:
+    first, last = span_of(subnet)
+    return first <= address <= last
+
+
+def _kept_back(found: FoundNetwork) -> str:
+    """What else keeps free addresses of a network from being chosen, in words."""
+    said = []
+    if found.record.ranges:
+        said.append(f"outside the ranges {', '.join(map(str, found.record.ranges))}")
+    if found.record.excluded:
+        said.append("excluded")
+    if found.aggregate.kept:
+        said.append(f"kept for pool {', '.join(sorted(found.aggregate.kept))}")
+    return f", or {', '.join(said)}" if said else ""
 
 
 def _first_rested(state: State, tenant: str, pool: Pool, name: str, within: tuple[int, int], now_ns: int) -> int | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from messages.addresses import Address, Interface, Network
+from messages.addresses import Address, AddressRange, Interface, Network
 from messages.network import Encap
 from messages.tenant import SUBNET_LENGTH, SUBNET_POOL
 
@@ -27,7 +27,10 @@ DEFAULT_TENANT_RECORD = TenantRecord(ip_network(SUBNET_POOL), SUBNET_LENGTH)
 
 
 class NetworkRecord(Struct, frozen=True):
-    """A network as it is. `subnets` are those it was created with, then those it adopted."""
+    """A network as it is. `subnets` are those it was created with, then those it adopted.
+
+    Addresses are chosen within `ranges` in a subnet that has some; those of `excluded` are nobody's.
+    """
 
     encap: Encap
     tag: int
@@ -36,6 +39,8 @@ class NetworkRecord(Struct, frozen=True):
     adopted: tuple[Network, ...]
     gateways: tuple[Address, ...]
     mtu_bytes: int
+    ranges: tuple[AddressRange, ...] = ()
+    excluded: tuple[AddressRange, ...] = ()
 
 
 class Binding(Struct, frozen=True):
@@ -54,7 +59,7 @@ class Hold(Struct, frozen=True):
     epoch: int
 
 
-class EndpointRecord(Struct, frozen=True):
+class EndpointRecord(Struct, frozen=True, omit_defaults=True):
     """An endpoint as it is. `left`: the bindings that it, or the last of its name with its addresses, had before."""
 
     id: str
@@ -65,6 +70,7 @@ class EndpointRecord(Struct, frozen=True):
     seq: int
     binding: Binding | None = None
     left: tuple[Hold, ...] = ()
+    pool: str = ""
 
 
 class Rest(Struct, frozen=True):

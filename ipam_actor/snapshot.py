@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from messages.addresses import Network, decode_address, encode_address
+from messages.addresses import AddressRange, Network, decode_address, encode_address
 from messages.network import Encap
 
 from .pools import reserved_in
@@ -37,6 +37,7 @@ class _Network(msgspec.Struct, frozen=True, array_like=True):
     record: NetworkRecord | None
     endpoints: list[EndpointRecord]
     resting: dict[int, list[tuple[str, Rest]]]  # by family; addresses as hexadecimal, for they may have 128 bits
+    kept: dict[str, tuple[AddressRange, ...]] = {}
 
 
 class _Snapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -99,11 +100,12 @@ def _network_out(network: NetworkAggregate) -> _Network:
         family: [(f"{address:x}", pool.resting[address]) for address in pool.resting_order]
         for family, pool in network.pools.items()
     }
-    return _Network(network.seq, network.record, list(network.endpoints.values()), resting)
+    return _Network(network.seq, network.record, list(network.endpoints.values()), resting, network.kept)
 
 
 def _network_in(read: _Network) -> NetworkAggregate:
-    network = NetworkAggregate(read.seq, read.record)
+    network = NetworkAggregate(read.seq, read.record, kept=read.kept)
+    network.set_openings()
     record = read.record
     for subnet in record.subnets if record is not None else ():
         gateways = record.gateways if record is not None and subnet not in record.adopted else ()

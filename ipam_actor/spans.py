@@ -6,8 +6,41 @@ Every question is a binary search; adding and removing move at most one list tai
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 
 import msgspec
+
+Span = tuple[int, int]
+
+
+def without(spans: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
+    """What is left of `spans` where no hole is. Both ascend and are disjoint in themselves; so is the result."""
+    left: list[Span] = []
+    at = 0
+    for first, last in spans:
+        begin = first
+        while at < len(holes) and holes[at][1] < begin:
+            at += 1
+        hole = at
+        while begin <= last and hole < len(holes) and holes[hole][0] <= last:
+            if begin < holes[hole][0]:
+                left.append((begin, holes[hole][0] - 1))
+            begin = holes[hole][1] + 1
+            hole += 1
+        if begin <= last:
+            left.append((begin, last))
+    return left
+
+
+def joined(numbers: Iterable[int]) -> list[Span]:
+    """Ascending numbers as spans."""
+    spans: list[Span] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return spans
 
 
 class Spans(msgspec.Struct):

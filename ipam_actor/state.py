@@ -6,16 +6,16 @@ Values are frozen and each aggregate is a few dicts of them, so that a fork is a
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from messages.addresses import Address, Network
+from messages.addresses import Address, AddressRange, Network
 from messages.network import Encap
 
 from .records import EndpointRecord, FormerOwner, Hold, HostRecord, NetworkRecord, Owner, Report, Rest, TenantRecord
-from .spans import Spans
+from .spans import Span, Spans, without
 
 _Subnets = tuple[Network, ...]
 
@@ -130,18 +130,29 @@ class Pool(msgspec.Struct):
 
 
 class NetworkAggregate(msgspec.Struct):
-    """A network and its endpoints. What rests outlives the network, for the next one of its name."""
+    """A network and its endpoints. What rests outlives the network, for the next one of its name.
+
+    `kept`: the ranges of each named pool. `openings`: where addresses are chosen from, by pool ("" for none) and
+    family, in the order of subnets; it follows from the record and from `kept`.
+    """
 
     seq: int = 0
     record: NetworkRecord | None = None
     endpoints: dict[str, EndpointRecord] = msgspec.field(default_factory=dict)
     macs: dict[str, str] = msgspec.field(default_factory=dict)
     pools: dict[int, Pool] = msgspec.field(default_factory=lambda: {4: Pool(), 6: Pool()})
+    kept: dict[str, tuple[AddressRange, ...]] = msgspec.field(default_factory=dict)
+    openings: dict[tuple[str, int], tuple[Span, ...]] = msgspec.field(default_factory=dict)
 
     def fork(self) -> NetworkAggregate:
         """A copy to be changed on its own."""
         pools = {family: pool.fork() for family, pool in self.pools.items()}
-        return NetworkAggregate(self.seq, self.record, self.endpoints.copy(), self.macs.copy(), pools)
+        own = (self.endpoints.copy(), self.macs.copy(), pools, self.kept.copy())
+        return NetworkAggregate(self.seq, self.record, *own, self.openings)
+
+    def set_openings(self) -> None:
+        """`openings` is what follows from the record and from `kept`; to be called when either has changed."""
+        self.openings = _openings(self.record, self.kept) if self.record is not None else {}
 
     def pool_of(self, address: Address) -> Pool:
         """The pool of an address's family."""
@@ -162,6 +173,28 @@ class NetworkAggregate(msgspec.Struct):
     def has_rests(self) -> bool:
         """Something of the network, or of past ones of its name, rests."""
         return any(pool.resting for pool in self.pools.values())
+
+
+def _openings(
+    record: NetworkRecord, kept: Mapping[str, tuple[AddressRange, ...]]
+) -> dict[tuple[str, int], tuple[Span, ...]]:
+    found: dict[tuple[str, int], tuple[Span, ...]] = {}
+    for family in (4, 6):
+        subnets = [subnet for subnet in record.subnets if subnet.version == family]
+        excluded = spans_of(record.excluded, family)
+        pools = {name: spans_of(ranges, family) for name, ranges in kept.items()}
+        closed = sorted([*excluded, *(span for spans in pools.values() for span in spans)])
+        for subnet in subnets:
+            ranges = [each for each in record.ranges if each.is_within(subnet)]
+            chosen_from = spans_of(ranges, family) if ranges else [span_of(subnet)]
+            found["", family] = (*found.get(("", family), ()), *without(chosen_from, closed))
+        found |= {(name, family): tuple(without(spans, excluded)) for name, spans in pools.items() if spans}
+    return found
+
+
+def spans_of(ranges: Iterable[AddressRange], family: int) -> list[Span]:
+    """The ranges of a family as ascending spans of numbers."""
+    return sorted((each.first, each.last) for each in ranges if each.version == family)
 
 
 class HostAggregate(msgspec.Struct):

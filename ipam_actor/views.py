@@ -13,6 +13,7 @@ from collections import Counter
 from messages.endpoint import EndpointSpec, EndpointState, EndpointStatus, EndpointView
 from messages.host import HostSpec, HostStatus, HostView
 from messages.network import NetworkSpec, NetworkStatus, NetworkView
+from messages.pool import PoolSpec, PoolStatus, PoolView
 from messages.tenant import TenantSpec, TenantStatus, TenantView
 
 from .lookup import FoundNetwork
@@ -47,6 +48,8 @@ def network_view(network: FoundNetwork) -> NetworkView:
             tag=None if record.is_tag_chosen else record.tag,
             subnets=tuple(subnet for subnet in record.subnets if subnet not in record.adopted),
             gateways=record.gateways,
+            ranges=record.ranges,
+            exclude=record.excluded,
         ),
         status=NetworkStatus(
             state="active",
@@ -58,6 +61,18 @@ def network_view(network: FoundNetwork) -> NetworkView:
             endpoints=len(network.aggregate.endpoints),
             seq=network.aggregate.seq,
         ),
+    )
+
+
+def pool_view(network: FoundNetwork, name: str) -> PoolView:
+    """A pool of a network, and how many endpoints are of it."""
+    endpoints = sum(endpoint.pool == name for endpoint in network.aggregate.endpoints.values())
+    return PoolView(
+        tenant=network.tenant,
+        network=network.name,
+        name=name,
+        spec=PoolSpec(ranges=network.aggregate.kept[name]),
+        status=PoolStatus(state="active", endpoints=endpoints, seq=network.aggregate.seq),
     )
 
 
@@ -77,6 +92,7 @@ def endpoint_view(state: State, network: FoundNetwork, endpoint: EndpointRecord)
             addresses=endpoint.asked,
             container=binding.container if binding else "",
             host=binding.host if binding else "",
+            pool=endpoint.pool,
         ),
         status=EndpointStatus(
             state=endpoint_state,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from . import endpoint, host, network, port, replies, segment, subjects, tenant
+from . import endpoint, host, network, pool, port, replies, segment, subjects, tenant
 from .addresses import address_schema
 from .catalog import COMMANDS, EVENTS, QUESTIONS, construct_and_verb
 from .struct import Command, Event, Reply, kebab
@@ -97,7 +97,7 @@ def event_address(event: type[Event]) -> str:
     match event.__module__:
         case tenant.__name__:
             return subjects.tenant_event("{tenant}", name)
-        case network.__name__ | endpoint.__name__:
+        case network.__name__ | pool.__name__ | endpoint.__name__:
             return subjects.network_event("{tenant}", "{network}", name, "{host}")
         case port.__name__:
             return subjects.port_event("{tenant}", "{host}", name)
@@ -113,7 +113,7 @@ def _named(kinds: Iterable[type[msgspec.Struct]]) -> list[tuple[str, type[msgspe
 
 
 def _changes(verb: str) -> bool:
-    return verb not in ("get", "list")
+    return verb not in ("get", "list", "show")
 
 
 def _ref(*path: str) -> dict[str, str]:

@@ -17,7 +17,9 @@ from .endpoint import (
     ListEndpoints,
 )
 from .host import FindContainer, GetHost, HostJoined, HostRemoved, InspectHost, JoinHost, ListHosts, RemoveHost
+from .ipam import ShowIpam
 from .network import (
+    AddressingChanged,
     CreateNetwork,
     DeleteNetwork,
     GetNetwork,
@@ -25,8 +27,10 @@ from .network import (
     NetworkCreated,
     NetworkDeleted,
     NetworkRetagged,
+    SetNetwork,
     SubnetAdopted,
 )
+from .pool import CreatePool, DeletePool, GetPool, ListPools, PoolCreated, PoolDeleted
 from .port import PortBound, PortFailed, PortUnbound, PortWaiting
 from .segment import SegmentReleased, SegmentTaken
 from .struct import Command, Event, kebab
@@ -48,9 +52,15 @@ IpamCommand = (
     | GetTenant
     | ListTenants
     | CreateNetwork
+    | SetNetwork
     | DeleteNetwork
     | GetNetwork
     | ListNetworks
+    | CreatePool
+    | DeletePool
+    | GetPool
+    | ListPools
+    | ShowIpam
     | CreateEndpoint
     | AttachEndpoint
     | DetachEndpoint
@@ -72,7 +82,10 @@ AnyEvent = (
     | NetworkCreated
     | SubnetAdopted
     | NetworkRetagged
+    | AddressingChanged
     | NetworkDeleted
+    | PoolCreated
+    | PoolDeleted
     | EndpointCreated
     | EndpointBound
     | EndpointUnbound

@@ -19,7 +19,8 @@ class CreateEndpoint(Command, frozen=True, kw_only=True):
     """Reserve an address of each of the network's families, and a MAC; with `container` bind it as well.
 
     `tag` is the network's: one that disagrees is refused, but a network whose tag nobody asked for, and which is still
-    empty, takes it. `host` defaults to none and is needed with `container`.
+    empty, takes it. `host` defaults to none and is needed with `container`. `pool`: one of the network's, whose
+    addresses it gets.
     """
 
     tenant: Token
@@ -30,6 +31,7 @@ class CreateEndpoint(Command, frozen=True, kw_only=True):
     tag: int | None = None
     container: Name | None = None
     host: Token | None = None
+    pool: Token | None = None
 
     def __post_init__(self) -> None:
         check_tenant(self.tenant)
@@ -44,6 +46,8 @@ class CreateEndpoint(Command, frozen=True, kw_only=True):
         if self.tag is not None:
             check_tag("vlan" if self.tag < 4095 else "vxlan", self.tag)
         check_place(self.container, self.host)
+        if self.pool is not None:
+            check_token("pool name", self.pool)
 
 
 class AttachEndpoint(Command, frozen=True, kw_only=True):
@@ -95,7 +99,7 @@ class ListEndpoints(Command, frozen=True, kw_only=True):
     network: Token | None = None
 
 
-class EndpointCreated(Event, frozen=True, kw_only=True):
+class EndpointCreated(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The endpoint exists and owns these addresses and this MAC. `endpoint` is its id, never used again."""
 
     endpoint: str
@@ -103,13 +107,15 @@ class EndpointCreated(Event, frozen=True, kw_only=True):
     addresses: tuple[Interface, ...]
     mac: str
     asked: tuple[Address, ...] = ()
+    pool: str = ""
 
 
 class EndpointBound(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The endpoint is in this container on this host, with all that the host needs to know of it.
 
     The journal sequence of this event is its epoch: a host never applies an older one over a newer. `is_new`: it came
-    into being with this very event (`asked`: with these addresses asked for); there is no `endpoint-created` then,
+    into being with this very event (`asked`: with these addresses asked for, `pool`: of this pool); there is no
+    `endpoint-created` then,
     because one event is recorded several times faster than two that stand or fall together.
     """
 
@@ -127,6 +133,7 @@ class EndpointBound(Event, frozen=True, kw_only=True, omit_defaults=True):
     mtu_bytes: int
     is_new: bool = False
     asked: tuple[Address, ...] = ()
+    pool: str = ""
 
 
 class EndpointUnbound(Event, frozen=True, kw_only=True):
@@ -156,6 +163,7 @@ class EndpointSpec(Part, frozen=True, kw_only=True):
     addresses: tuple[Address, ...]
     container: str
     host: str
+    pool: str = ""
 
 
 class EndpointStatus(Part, frozen=True, kw_only=True):

@@ -4,9 +4,10 @@ from.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
-from .addresses import Address, Network
+from .addresses import Address, AddressRange, Network
 from .names import Token, check_tenant, check_token
 from .ranges import VLANS, VNIS
 from .struct import Command, Event, Part, View
@@ -14,6 +15,7 @@ from .struct import Command, Event, Part, View
 Encap = Literal["vlan", "vxlan"]
 SubnetChoice = Literal["auto", "none"]
 SUBNETS_MAX = 8
+RANGES_MAX = 64
 SUBNET_LENGTH_MAX = {4: 31, 6: 127}
 
 
@@ -22,7 +24,8 @@ class CreateNetwork(Command, frozen=True, kw_only=True):
 
     `subnets`: at most 8 networks, or one of `auto` (the next of the tenant's pool) and `none` (the first explicit
     address
-    makes it adopt the /24, or /64, around it).
+    makes it adopt the /24, or /64, around it). `ranges`: in a subnet that has some, addresses are chosen from these
+    alone; an endpoint may still ask for another. `exclude`: no endpoint ever has these. Both lie in `subnets`.
     """
 
     tenant: Token
@@ -31,6 +34,8 @@ class CreateNetwork(Command, frozen=True, kw_only=True):
     tag: int | None = None
     subnets: tuple[Network, ...] | SubnetChoice = "auto"
     gateways: tuple[Address, ...] = ()
+    ranges: tuple[AddressRange, ...] = ()
+    exclude: tuple[AddressRange, ...] = ()
 
     def __post_init__(self) -> None:
         check_tenant(self.tenant)
@@ -53,6 +58,32 @@ class CreateNetwork(Command, frozen=True, kw_only=True):
                 raise ValueError(f"gateway {gateway} needs a subnet: give the subnet that it is in")
         if len({gateway.version for gateway in self.gateways}) != len(self.gateways):
             raise ValueError("more than one gateway of a family: expected at most one for IPv4 and one for IPv6")
+        self._check_ranges(subnets)
+
+    def _check_ranges(self, subnets: tuple[Network, ...]) -> None:
+        check_ranges("range", self.ranges)
+        check_ranges("exclusion", self.exclude)
+        for each in (*self.ranges, *self.exclude):
+            if not any(each.is_within(subnet) for subnet in subnets):
+                having = ", ".join(map(str, subnets)) or f"none are given ({self.subnets})"
+                raise ValueError(f"range {each} is in none of the subnets: {having}")
+
+
+class SetNetwork(Command, frozen=True, kw_only=True):
+    """Change which addresses of a network may be given out. What is left out (`null`) stays; an empty list empties."""
+
+    tenant: Token
+    network: Token
+    ranges: tuple[AddressRange, ...] | None = None
+    exclude: tuple[AddressRange, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_tenant(self.tenant)
+        check_token("network name", self.network)
+        check_ranges("range", self.ranges or ())
+        check_ranges("exclusion", self.exclude or ())
+        if self.ranges is None and self.exclude is None:
+            raise ValueError("nothing to change: give ranges or exclude")
 
 
 class DeleteNetwork(Command, frozen=True, kw_only=True):
@@ -75,7 +106,7 @@ class ListNetworks(Command, frozen=True, kw_only=True):
     tenant: Token
 
 
-class NetworkCreated(Event, frozen=True, kw_only=True):
+class NetworkCreated(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The network exists, with this tag and these subnets. `is_tag_chosen`: nobody asked for this tag."""
 
     tenant: str
@@ -86,6 +117,15 @@ class NetworkCreated(Event, frozen=True, kw_only=True):
     subnets: tuple[Network, ...]
     gateways: tuple[Address, ...] = ()
     mtu_bytes: int = 1500
+    ranges: tuple[AddressRange, ...] = ()
+    excluded: tuple[AddressRange, ...] = ()
+
+
+class AddressingChanged(Event, frozen=True, kw_only=True):
+    """From now on addresses are chosen within these ranges (none: anywhere), and nobody is given the excluded ones."""
+
+    ranges: tuple[AddressRange, ...]
+    excluded: tuple[AddressRange, ...]
 
 
 class SubnetAdopted(Event, frozen=True, kw_only=True):
@@ -116,6 +156,8 @@ class NetworkSpec(Part, frozen=True, kw_only=True):
     tag: int | None
     subnets: tuple[Network, ...]
     gateways: tuple[Address, ...]
+    ranges: tuple[AddressRange, ...] = ()
+    exclude: tuple[AddressRange, ...] = ()
 
 
 class NetworkStatus(Part, frozen=True, kw_only=True):
@@ -146,6 +188,16 @@ def check_tag(encap: Encap, tag: int) -> None:
     within, noun = (VLANS, "VLAN tag") if encap == "vlan" else (VNIS, "VNI")
     if tag not in within:
         raise ValueError(f"{noun} {tag} is out of range: expected {within[0]} to {within[-1]}")
+
+
+def check_ranges(noun: str, ranges: tuple[AddressRange, ...]) -> None:
+    """These can stand together: not too many, none overlapping another. Raises: ValueError."""
+    if len(ranges) > RANGES_MAX:
+        raise ValueError(f"{len(ranges)} {noun}s are too many: expected at most {RANGES_MAX}")
+    ordered = sorted(ranges, key=lambda each: (each.version, each.first))
+    for lower, upper in pairwise(ordered):
+        if lower.overlaps(upper):
+            raise ValueError(f"{noun}s {lower} and {upper} overlap")
 
 
 def check_subnet(subnet: Network) -> None:

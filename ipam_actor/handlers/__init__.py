@@ -14,7 +14,9 @@ from messages.endpoint import (
     ListEndpoints,
 )
 from messages.host import GetHost, JoinHost, ListHosts, RemoveHost
-from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks
+from messages.ipam import ShowIpam
+from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks, SetNetwork
+from messages.pool import CreatePool, DeletePool, GetPool, ListPools
 from messages.struct import Command
 from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants
 from services.runtime.decision import Decision, Stamp
@@ -29,7 +31,9 @@ from .endpoint import (
     list_endpoints,
 )
 from .host import get_host, join_host, list_hosts, remove_host
-from .network import create_network, delete_network, get_network, list_networks
+from .ipam import show_ipam
+from .network import create_network, delete_network, get_network, list_networks, set_network
+from .pool import create_pool, delete_pool, get_pool, list_pools
 from .tenant import create_tenant, delete_tenant, get_tenant, list_tenants
 
 HANDLERS: Mapping[type[Command], Callable[[State, Any, Stamp], Decision]] = {
@@ -38,9 +42,15 @@ HANDLERS: Mapping[type[Command], Callable[[State, Any, Stamp], Decision]] = {
     GetTenant: get_tenant,
     ListTenants: list_tenants,
     CreateNetwork: create_network,
+    SetNetwork: set_network,
     DeleteNetwork: delete_network,
     GetNetwork: get_network,
     ListNetworks: list_networks,
+    CreatePool: create_pool,
+    DeletePool: delete_pool,
+    GetPool: get_pool,
+    ListPools: list_pools,
+    ShowIpam: show_ipam,
     CreateEndpoint: create_endpoint,
     AttachEndpoint: attach_endpoint,
     DetachEndpoint: detach_endpoint,

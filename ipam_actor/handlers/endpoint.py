@@ -31,7 +31,15 @@ from messages.tenant import SubnetTaken
 from services.runtime.decision import Decision, Fact, Rejection, Stamp
 
 from .. import facts
-from ..lookup import FoundNetwork, check_whole, find_network, require_endpoint, require_network, require_tenant
+from ..lookup import (
+    FoundNetwork,
+    check_whole,
+    find_network,
+    require_endpoint,
+    require_network,
+    require_pool,
+    require_tenant,
+)
 from ..macs import mac_for
 from ..pools import ADOPTED_LENGTH, adopted_around, check_address, check_subnet_free, check_tag_free, choose_address
 from ..records import EndpointRecord, Owner
@@ -48,8 +56,9 @@ def create_endpoint(state: State, command: CreateEndpoint, stamp: Stamp) -> Deci
 
     Idempotent: what is left out agrees with what is there.
     Refuses: `unknown-tenant`, `unknown-network`, `unknown-host`, `endpoint-exists`, `no-subnet`, `subnet-full`,
-    `subnet-overlaps`, `address-outside-subnet`, `address-reserved`, `address-in-use`, `address-resting`,
-    `address-unusable`, `mac-in-use`, `tag-mismatch`, `tag-in-use`, `tag-out-of-range`, `tag-resting`.
+    `pool-full`, `unknown-pool`, `subnet-overlaps`, `address-outside-subnet`, `address-outside-pool`,
+    `address-reserved`, `address-excluded`, `address-in-use`, `address-resting`, `address-unusable`,
+    `mac-in-use`, `tag-mismatch`, `tag-in-use`, `tag-out-of-range`, `tag-resting`.
     """
     found = require_network(state, command.tenant, command.network)
     show = GetEndpoint(tenant=command.tenant, network=command.network, name=command.name)
@@ -68,10 +77,12 @@ def create_endpoint(state: State, command: CreateEndpoint, stamp: Stamp) -> Deci
         addresses=addresses,
         mac=_mac_for(found, addresses, command.mac),
         asked=command.addresses,
+        pool=command.pool or "",
     )
     fact = facts.of_network(found.tenant, found.name, created)
     if command.container is not None and command.host is not None:
-        endpoint = EndpointRecord(created.endpoint, created.name, addresses, created.asked, created.mac, 0)
+        said = (created.endpoint, created.name, addresses, created.asked, created.mac)
+        endpoint = EndpointRecord(*said, 0, pool=created.pool)
         fact = _bound(found, endpoint, command.host, command.container, is_new=True)
     return Decision((*adopted, *retagged, fact), show)
 
@@ -83,6 +94,8 @@ def _check_same(found: FoundNetwork, endpoint: EndpointRecord, command: CreateEn
     differing = []
     if not having.issuperset(command.addresses):
         differing.append(f"addresses are {_listed(having)}, asked for {_listed(command.addresses)}")
+    if command.pool not in (None, endpoint.pool):
+        differing.append(f"pool is {endpoint.pool or 'none'}, asked for {command.pool}")
     if command.mac not in (None, endpoint.mac):
         differing.append(f"MAC is {endpoint.mac}, asked for {command.mac}")
     if command.container is not None:
@@ -178,11 +191,14 @@ def _addresses_for(state: State, found: FoundNetwork, command: CreateEndpoint, n
             f"network {found.name} has no subnet to choose an address from: give the endpoint an address (the network "
             f"then adopts the /{ADOPTED_LENGTH[4]} around it), or create the network with a subnet",
         )
-    asked = [check_address(state, found, command.name, address, now_ns) for address in command.addresses]
+    pool = command.pool or ""
+    if pool:
+        require_pool(found, pool)
+    asked = [check_address(state, found, command.name, address, now_ns, pool) for address in command.addresses]
     families = dict.fromkeys(subnet.version for subnet in found.record.subnets)
     for address in command.addresses:
         families.pop(address.version, None)
-    return (*asked, *(choose_address(state, found, command.name, family, now_ns) for family in families))
+    return (*asked, *(choose_address(state, found, command.name, family, now_ns, pool) for family in families))
 
 
 def _mac_for(found: FoundNetwork, addresses: tuple[Interface, ...], asked: str | None) -> str:
@@ -212,6 +228,7 @@ def _bound(found: FoundNetwork, endpoint: EndpointRecord, host: str, container: 
         mtu_bytes=found.record.mtu_bytes,
         is_new=is_new,
         asked=endpoint.asked if is_new else (),
+        pool=endpoint.pool if is_new else "",
     )
     return facts.of_network(found.tenant, found.name, event, host)
 

@@ -1,4 +1,4 @@
-"""`network.create`, `delete`, `get`, `list`.
+"""`network.create`, `set`, `delete`, `get`, `list`.
 
 A network is written to three aggregates in one decision, so that each keeps what must hold across networks: its
 tenant's (no two subnets overlap), the fabric's segments (no tag twice), its own.
@@ -6,9 +6,10 @@ tenant's (no two subnets overlap), the fabric's segments (no tag twice), its own
 
 from __future__ import annotations
 
-from messages.addresses import Address, Network
+from messages.addresses import Address, AddressRange, Network
 from messages.names import RESERVED_TENANT
 from messages.network import (
+    AddressingChanged,
     CreateNetwork,
     DeleteNetwork,
     Encap,
@@ -16,6 +17,7 @@ from messages.network import (
     ListNetworks,
     NetworkCreated,
     NetworkDeleted,
+    SetNetwork,
 )
 from messages.replies import Item, Items
 from messages.segment import SegmentReleased, SegmentTaken
@@ -23,7 +25,7 @@ from messages.tenant import NetworkAdded, NetworkRemoved
 from services.runtime.decision import Decision, Fact, Rejection, Stamp
 
 from .. import facts
-from ..lookup import check_whole, find_network, require_network, require_tenant, some_of
+from ..lookup import FoundNetwork, check_whole, find_network, require_network, require_tenant, some_of
 from ..pools import check_subnet_free, check_tag_free, choose_subnet, choose_tag, reserved_in
 from ..records import NetworkRecord, Owner, TenantRecord
 from ..state import State, TenantAggregate
@@ -73,6 +75,8 @@ def _facts_of(command: CreateNetwork, tag: int, subnets: tuple[Network, ...]) ->
                 subnets=subnets,
                 gateways=command.gateways,
                 mtu_bytes=MTU_BYTES[command.encap],
+                ranges=ordered(command.ranges),
+                excluded=ordered(command.exclude),
             ),
         ),
     )
@@ -126,10 +130,69 @@ def _check_same(command: CreateNetwork, found: NetworkRecord) -> None:
     if command.gateways and set(command.gateways) != set(found.gateways):
         asked = ", ".join(map(str, command.gateways))
         differing.append(f"gateways are {', '.join(map(str, found.gateways)) or 'none'}, asked for {asked}")
+    for noun, asked_ranges, having in (
+        ("ranges", command.ranges, found.ranges),
+        ("exclusions", command.exclude, found.excluded),
+    ):
+        if asked_ranges and set(asked_ranges) != set(having):
+            differing.append(f"{noun} are {_listed(having)}, asked for {_listed(asked_ranges)}")
     if differing:
         raise Rejection(
             "network-exists", f"network {command.network} exists with other parameters: {'; '.join(differing)}"
         )
+
+
+def _listed(ranges: tuple[AddressRange, ...]) -> str:
+    return ", ".join(map(str, ranges)) or "none"
+
+
+def ordered(ranges: tuple[AddressRange, ...]) -> tuple[AddressRange, ...]:
+    """The ranges ascending, IPv4 first."""
+    return tuple(sorted(ranges, key=lambda each: (each.version, each.first)))
+
+
+def set_network(state: State, command: SetNetwork, _stamp: Stamp) -> Decision:
+    """Change the ranges that addresses are chosen from, and which are nobody's; endpoints keep what they have.
+
+    Refuses: `unknown-tenant`, `unknown-network`, `range-outside-subnet`, `exclusion-in-use`.
+    """
+    found = require_network(state, command.tenant, command.network)
+    show = GetNetwork(tenant=command.tenant, network=command.network)
+    record = found.record
+    ranges = record.ranges if command.ranges is None else ordered(command.ranges)
+    excluded = record.excluded if command.exclude is None else ordered(command.exclude)
+    if (ranges, excluded) == (record.ranges, record.excluded):
+        return Decision((), show)
+    check_in_subnets(found, (*ranges, *excluded))
+    _check_unused(found, excluded)
+    changed = AddressingChanged(ranges=ranges, excluded=excluded)
+    return Decision((facts.of_network(command.tenant, command.network, changed),), show)
+
+
+def check_in_subnets(found: FoundNetwork, ranges: tuple[AddressRange, ...]) -> None:
+    """Each range lies in one subnet of the network. Refuses: `range-outside-subnet`."""
+    for each in ranges:
+        if not any(each.is_within(subnet) for subnet in found.record.subnets):
+            having = ", ".join(map(str, found.record.subnets)) or "none yet"
+            raise Rejection(
+                "range-outside-subnet", f"range {each} is in no subnet of network {found.name} ({having}): change it"
+            )
+
+
+def _check_unused(found: FoundNetwork, excluded: tuple[AddressRange, ...]) -> None:
+    """Nobody has an address of these, and no pool. Refuses: `exclusion-in-use`."""
+    for each in excluded:
+        pool = next((name for name, kept in found.aggregate.kept.items() if any(map(each.overlaps, kept))), None)
+        if pool is not None:
+            raise Rejection("exclusion-in-use", f"{each} cannot be excluded: pool {pool} has addresses of it")
+        owners = found.aggregate.pools[each.version].owners
+        users = sorted({name for address, name in owners.items() if each.first <= address <= each.last})
+        if users:
+            raise Rejection(
+                "exclusion-in-use",
+                f"{each} cannot be excluded: {some_of(users)} of network {found.name} has addresses of it; delete that "
+                f"first, or exclude less",
+            )
 
 
 def delete_network(state: State, command: DeleteNetwork, _stamp: Stamp) -> Decision:

@@ -27,7 +27,7 @@ PROGRESS_AFTER_S = 1.0
 AnswerT = TypeVar("AnswerT")
 LASTING_CODES = frozenset({"journal-full"})  # trying again within a verb's time is of no use
 
-ACTOR_OF = {"tenant": "ipam", "network": "ipam", "endpoint": "ipam", "host": "ipam"}
+ACTOR_OF = dict.fromkeys(("tenant", "network", "pool", "ipam", "endpoint", "host"), "ipam")
 
 
 class Client:

@@ -115,6 +115,7 @@ def _create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", action="append", metavar="ADDRESS", help="may be given more than once (default: the first free)"
     )
+    parser.add_argument("--pool", metavar="POOL", help="of the network's: it gets one of that pool's addresses")
     parser.add_argument("--mac", metavar="MAC", help="(default: one of our own)")
     parser.add_argument("--tag", type=number, metavar="N", help="the network's, to be sure of it")
     parser.add_argument("--host", metavar="HOST", help="where the container is (default: this host)")
@@ -130,6 +131,7 @@ def _create(session: Session, chosen: argparse.Namespace) -> int:
         name=chosen.name,
         addresses=several(chosen.address) or None,
         mac=chosen.mac,
+        pool=chosen.pool,
         tag=chosen.tag,
         container=chosen.container,
         host=chosen.host or (session.host if chosen.container is not None else None),

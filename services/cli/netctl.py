@@ -20,6 +20,7 @@ NOUNS = {
     "tenant": "owners of disjoint networks, with pools of subnets and tags",
     "network": "layer-2 domains with a tag and subnets",
     "endpoint": "places where containers meet a network",
+    "ipam": "which addresses are used and free, and whether that is so everywhere",
     "host": "the machines",
     "events": "the journal as it is written, or again from any point",
     "log": "who did what when, refusals included",

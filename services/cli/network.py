@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from messages import subjects
+from messages.addresses import AddressRange, parse_subnet
 from messages.names import check_tenant, check_token
-from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks, NetworkView
+from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks, NetworkView, SetNetwork
 
 from . import output
 from .exits import wrong_usage
@@ -34,8 +35,12 @@ def sentence(view: NetworkView) -> str:
 def _create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name")
     parser.add_argument(
-        "--subnet", action="append", metavar="auto|none|CIDR", help="may be given more than once (default: auto)"
+        "--subnet",
+        action="append",
+        metavar="auto|none|CIDR",
+        help="several may be given (default: auto); 10.1.1.10-10.1.1.99/24 is that subnet, with these to choose from",
     )
+    parser.add_argument("--exclude", action="append", metavar="RANGE", help="no endpoint gets any of 10.1.1.5-10.1.1.9")
     parser.add_argument(
         "--gateway", action="append", metavar="ADDRESS", help="the first address of the subnet, unless told"
     )
@@ -52,12 +57,63 @@ def subnet_choice(values: list[str] | None) -> str | list[str] | None:
     return choices[0] if choices else words or None
 
 
+def split_subnets(choice: str | list[str] | None) -> tuple[str | list[str] | None, list[str]]:
+    """Subnets as the message has them, and the ranges that were named with them. Raises: Ended."""
+    if not isinstance(choice, list):
+        return choice, []
+    subnets: dict[str, None] = {}
+    ranges: list[AddressRange] = []
+    for text in choice:
+        if "-" not in text:
+            subnets[text] = None
+            continue
+        try:
+            subnet, within = parse_subnet(text)
+        except ValueError as fault:
+            raise wrong_usage(f"subnet {text!r} is not valid: {fault}") from None
+        subnets[str(subnet)] = None
+        ranges += [within] if within is not None else []
+    return list(subnets), [str(each) for each in ranges]
+
+
+def _set_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.add_argument(
+        "--exclude", action="append", metavar="none|RANGE", help="these, and no others, are no endpoint's"
+    )
+    parser.add_argument(
+        "--range", action="append", metavar="none|RANGE", help="addresses are chosen from these (none: from anywhere)"
+    )
+
+
+def range_choice(values: list[str] | None) -> list[str] | None:
+    """The ranges that were typed, `none` being an empty list; None when nothing was. Raises: Ended."""
+    words = several(values)
+    if "none" in words and len(words) > 1:
+        raise wrong_usage("none stands alone: expected none, or ranges such as 10.1.1.10-10.1.1.20")
+    return [] if words == ["none"] else words or None
+
+
+def _set(session: Session, chosen: argparse.Namespace) -> int:
+    ranges, exclude = range_choice(chosen.range), range_choice(chosen.exclude)
+    command = message(SetNetwork, tenant=session.tenant, network=chosen.name, ranges=ranges, exclude=exclude)
+    accepted = session.client.command(command)
+    view = accepted.object
+    said = f"network {session.tenant}/{chosen.name} set"
+    if isinstance(view, NetworkView):
+        said += f": ranges {output.joined(view.spec.ranges)}, excluded {output.joined(view.spec.exclude)}"
+    return show_changed(session, accepted, said)
+
+
 def _create(session: Session, chosen: argparse.Namespace) -> int:
+    subnets, ranges = split_subnets(subnet_choice(chosen.subnet))
     command = message(
         CreateNetwork,
         tenant=session.tenant,
         network=chosen.name,
-        subnets=subnet_choice(chosen.subnet),
+        subnets=subnets,
+        ranges=ranges or None,
+        exclude=several(chosen.exclude) or None,
         gateways=several(chosen.gateway) or None,
         encap=chosen.encap,
         tag=chosen.tag,
@@ -127,5 +183,6 @@ VERBS = {
     "delete": Verb("remove a network that has no endpoints left", _name_argument, _delete),
     "list": Verb("the tenant's networks", all_tenants_argument, _list),
     "show": Verb("one network", _name_argument, _show),
+    "set": Verb("change which of its addresses may be given out", _set_arguments, _set),
     "watch": Verb("the tenant's networks, and each again when it changes", _watch_arguments, _watch),
 }

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
-from messages import endpoint, host, network, port, replies, segment, tenant
+from messages import endpoint, host, ipam, network, pool, port, replies, segment, tenant
+from messages.addresses import AddressRange, parse_range
 
 ADDRESS = ip_address("11.1.1.1")
 INTERFACES = (ip_interface("11.1.1.1/24"), ip_interface("fd00:1::1/64"))
 SUBNETS = (ip_network("11.1.1.0/24"), ip_network("fd00:1::/64"))
 GATEWAYS = (ip_address("11.1.1.254"), ip_address("fd00:1::fe"))
+RANGES = (parse_range("11.1.1.10-11.1.1.20"), parse_range("fd00:1::a"))
 MAC = "02:00:00:00:00:01"
 ID = "abcdefghijklmnop"
 PORT: dict[str, Any] = {"tenant": "acme", "network": "web", "endpoint": ID, "name": "web1", "host": "h1", "epoch": 17}
@@ -54,6 +56,36 @@ ENDPOINT_VIEW = endpoint.EndpointView(
         reason="",
     ),
 )
+POOL_VIEW = pool.PoolView(
+    tenant="acme",
+    network="web",
+    name="front",
+    spec=pool.PoolSpec(ranges=RANGES),
+    status=pool.PoolStatus(state="active", endpoints=2, seq=9),
+)
+
+
+def _set(count: int, *ranges: AddressRange, more: int = 0) -> ipam.AddressSet:
+    return ipam.AddressSet(count=count, ranges=ranges, more=more)
+
+
+ADDRESSES_VIEW = ipam.AddressesView(
+    tenant="acme",
+    network="web",
+    name="web",
+    subnets=(
+        ipam.SubnetAddresses(
+            subnet=SUBNETS[1],
+            used=_set(1, RANGES[1], more=3),
+            reserved=_set(1, parse_range("fd00:1::")),
+            resting=_set(0),
+            excluded=_set(0),
+            pooled=_set(0),
+            on_request=_set(0),
+            free=_set(ipam.COUNT_MAX, parse_range("fd00:1::b-fd00:1::ffff:ffff:ffff:ffff")),
+        ),
+    ),
+)
 HOST_VIEW = host.HostView(
     host="h1",
     name="h1",
@@ -82,9 +114,15 @@ COMMANDS: tuple[msgspec.Struct, ...] = (
     tenant.GetTenant(tenant="acme"),
     tenant.ListTenants(tenant="fabric"),
     network.CreateNetwork(tenant="acme", network="web", encap="vlan", tag=12, subnets=SUBNETS, gateways=GATEWAYS),
+    network.SetNetwork(tenant="acme", network="web", ranges=RANGES[:1], exclude=RANGES[1:]),
     network.DeleteNetwork(tenant="acme", network="web"),
     network.GetNetwork(tenant="acme", network="web"),
     network.ListNetworks(tenant="acme"),
+    pool.CreatePool(tenant="acme", network="web", name="front", ranges=RANGES),
+    pool.DeletePool(tenant="acme", network="web", name="front"),
+    pool.GetPool(tenant="acme", network="web", name="front"),
+    pool.ListPools(tenant="acme", network="web"),
+    ipam.ShowIpam(tenant="acme", network="web"),
     endpoint.CreateEndpoint(
         tenant="acme", network="web", name="web1", addresses=(ADDRESS,), mac=MAC, tag=12, container="c1", host="h1"
     ),
@@ -139,7 +177,10 @@ EVENTS: tuple[msgspec.Struct, ...] = (
     ),
     network.SubnetAdopted(subnet=SUBNETS[0]),
     network.NetworkRetagged(tag=12),
+    network.AddressingChanged(ranges=RANGES[:1], excluded=RANGES[1:]),
     network.NetworkDeleted(tenant="acme", network="web"),
+    pool.PoolCreated(name="front", ranges=RANGES),
+    pool.PoolDeleted(name="front"),
     endpoint.EndpointCreated(endpoint=ID, name="web1", addresses=INTERFACES, mac=MAC, asked=(ADDRESS,)),
     endpoint.EndpointBound(
         tenant="acme",
@@ -171,6 +212,8 @@ REPLIES: tuple[tuple[str, msgspec.Struct], ...] = (
     ("accepted-gone", replies.Accepted(seq=19, is_changed=False, is_repeated=True)),
     ("item-tenant", replies.Item(seq=20, object=TENANT_VIEW)),
     ("item-network", replies.Item(seq=20, object=NETWORK_VIEW)),
+    ("item-pool", replies.Item(seq=20, object=POOL_VIEW)),
+    ("items-addresses", replies.Items(seq=20, objects=(ADDRESSES_VIEW,))),
     ("item-host", replies.Item(seq=20, object=HOST_VIEW)),
     ("item-container", replies.Item(seq=20, object=CONTAINER_VIEW)),
     ("items-port", replies.Items(seq=20, objects=(PORT_VIEW,))),
