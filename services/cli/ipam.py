@@ -77,13 +77,14 @@ def _pool(session: Session, chosen: argparse.Namespace) -> int:
     where = {"tenant": session.tenant, "network": chosen.network, "name": chosen.name}
     named = "/".join(where.values())
     if chosen.action == "show":
-        return show_item(session, session.client.get(message(GetPool, **where)).object)
+        question = message(GetPool, **where)
+        return show_item(session, session.client.get(question).object)
     if chosen.action == "delete":
-        accepted = session.client.command(message(DeletePool, **where))
-        return show_changed(session, accepted, f"pool {named} deleted", where)
+        gone = message(DeletePool, **where)
+        return show_changed(session, session.client.command(gone), f"pool {named} deleted", where)
     ranges = several(chosen.range)
-    accepted = session.client.command(message(CreatePool, **where, ranges=ranges))
-    return show_changed(session, accepted, f"pool {named} created: {', '.join(ranges)}")
+    made = message(CreatePool, **where, ranges=ranges)
+    return show_changed(session, session.client.command(made), f"pool {named} created: {', '.join(ranges)}")
 
 
 VERBS = {

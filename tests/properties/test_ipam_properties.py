@@ -20,7 +20,7 @@ from ipam_actor.resting import REST_NS
 from ipam_actor.snapshot import dump_state, load_state
 from ipam_actor.spans import Spans
 from ipam_actor.state import State
-from messages.addresses import Address, Network
+from messages.addresses import Address, Network, parse_range
 from messages.endpoint import (
     AttachEndpoint,
     CreateEndpoint,
@@ -31,7 +31,8 @@ from messages.endpoint import (
     ListEndpoints,
 )
 from messages.host import HostRemoved, JoinHost, RemoveHost
-from messages.network import CreateNetwork, DeleteNetwork
+from messages.network import CreateNetwork, DeleteNetwork, SetNetwork
+from messages.pool import CreatePool, DeletePool
 from messages.port import PortBound, PortUnbound
 from messages.struct import Command
 from messages.subjects import aggregate_of
@@ -46,6 +47,8 @@ HOSTS = ("h1", "h2")
 CONTAINERS = ("netns:a", "c1")
 SUBNETS = ("10.0.0.0/30", "10.0.0.0/29", "10.0.0.8/29", "10.0.0.16/31", "fd00::/126", "fd00::/64")
 ADDRESSES = ("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.9", "10.0.0.16", "fd00::", "fd00::2", "11.0.0.1")
+RANGES = ("10.0.0.2", "10.0.0.4-10.0.0.5", "10.0.0.9-10.0.0.10", "fd00::2-fd00::3")
+POOLS = ("front", "back")
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 TAGS = (1, 2, 12, 10000)
 
@@ -65,11 +68,12 @@ def _create_network(tenant: str, network: str, encap: Any, tag: int | None, subn
 
 
 def _create_endpoint(
-    tenant: str, network: str, name: str, addresses: Any, mac: str | None, tag: int | None, place: Any
+    tenant: str, network: str, name: str, addresses: Any, mac: str | None, tag: int | None, place: Any, pool: str | None
 ) -> CreateEndpoint:
     container, host = place or (None, None)
+    where = {"container": container, "host": host}
     return CreateEndpoint(
-        tenant=tenant, network=network, name=name, addresses=addresses, mac=mac, tag=tag, container=container, host=host
+        tenant=tenant, network=network, name=name, addresses=addresses, mac=mac, tag=tag, pool=pool, **where
     )
 
 
@@ -82,6 +86,8 @@ _maybe_network = st.sampled_from(("web",) * 4 + ("db", "x", None))
 _name = st.sampled_from(NAMES)
 _container, _host = st.sampled_from(CONTAINERS), st.sampled_from(HOSTS)
 _nothing = st.just(())
+_pool = st.sampled_from(POOLS)
+_ranges: st.SearchStrategy[Any] = st.lists(st.sampled_from(RANGES).map(parse_range), max_size=2, unique=True).map(tuple)
 
 _structural: st.SearchStrategy[Command | None] = st.one_of(
     st.builds(CreateTenant, tenant=_tenant, vlans=st.sampled_from((None, "1-2", "1-3,12"))),
@@ -95,6 +101,15 @@ _structural: st.SearchStrategy[Command | None] = st.one_of(
         _subnets,
     ),
     st.builds(DeleteNetwork, tenant=_mostly_here, network=_network),
+    st.builds(SetNetwork, tenant=_mostly_here, network=_mostly_web, ranges=_ranges, exclude=_ranges),
+    st.builds(
+        CreatePool,
+        tenant=_mostly_here,
+        network=_mostly_web,
+        name=_pool,
+        ranges=st.sampled_from(RANGES).map(lambda each: (parse_range(each),)),
+    ),
+    st.builds(DeletePool, tenant=_mostly_here, network=_mostly_web, name=_pool),
     st.builds(
         JoinHost,
         tenant=st.just("fabric"),
@@ -105,7 +120,9 @@ _structural: st.SearchStrategy[Command | None] = st.one_of(
     ),
     st.builds(RemoveHost, tenant=st.just("fabric"), host=_host),
 )
-_plain = st.builds(_create_endpoint, _mostly_here, _mostly_web, _name, _nothing, st.none(), st.none(), _place)
+_plain = st.builds(
+    _create_endpoint, _mostly_here, _mostly_web, _name, _nothing, st.none(), st.none(), _place, st.none()
+)
 _asking = st.builds(
     _create_endpoint,
     _mostly_here,
@@ -115,6 +132,7 @@ _asking = st.builds(
     st.none() | st.sampled_from(MACS),
     st.sampled_from((None, None, None, *TAGS)),
     _place,
+    st.none() | _pool,
 )
 _attach = st.builds(
     AttachEndpoint, tenant=_mostly_here, network=_maybe_network, name=_name, container=_container, host=_host

@@ -1,4 +1,4 @@
-"""Which addresses are given out: ranges, exclusions, pools, the smallest and the largest subnets; and how it is shown."""
+"""Which addresses are given out: ranges, exclusions, pools, subnets of any size; and how that is shown."""
 
 from __future__ import annotations
 

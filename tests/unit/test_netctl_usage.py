@@ -49,7 +49,7 @@ WRONG = {
     "net create web --subnet 11.1.1.9-11.1.1.12": "has no prefix length",
     "net create web --exclude 11.1.1.9": "range 11.1.1.9 is in none of the subnets: none are given (auto)",
     "net create web --subnet 11.1.1.0/24 --exclude 11.1.2.0/24": "is in none of the subnets: 11.1.1.0/24",
-    "net create web --subnet 11.1.1.0/24 --exclude 11.1.1.1-11.1.1.5,11.1.1.5": "11.1.1.1-11.1.1.5 and 11.1.1.5 overlap",
+    "net create web --subnet 11.1.1.0/24 --exclude 11.1.1.1-11.1.1.5,11.1.1.5": "and 11.1.1.5 overlap",
     "net create web --subnet 11.1.1.0/24 --exclude 11.1.1.x": "'11.1.1.x' is not a range of addresses such as",
     "net set web": "nothing to change: give ranges or exclude",
     "net set web --exclude none,11.1.1.1": "none stands alone",
