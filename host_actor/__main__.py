@@ -40,11 +40,7 @@ async def run_host(settings: Config) -> None:
     name = os.environ.get("NETPLUGIN_DRIVER", DEFAULT_DRIVER)
     if name not in DRIVERS:
         raise Misconfigured(f"NETPLUGIN_DRIVER is {name!r}: expected one of {', '.join(DRIVERS)}")
-    if settings.nats is None:
-        raise Misconfigured("no nats-server was named: set NETPLUGIN_NATS_URL")
-    user = identity.actor_user("host", settings.host)
-    credentials = settings.creds or identity.seed_file(settings.keys_dir, user)
-    options = nats.Options(urls=tuple(settings.nats.split(",")), user=user, credentials=credentials)
+    options = nats.options_of(settings, identity.actor_user("host", settings.host))
 
     actor = HostActor(
         HostFacts(host=settings.host, driver=name, bridge=settings.bridge, version=VERSION),

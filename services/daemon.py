@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -29,7 +30,7 @@ from .runtime import identity
 from .runtime.config import Config
 from .runtime.errors import Misconfigured
 from .runtime.metrics import Family
-from .runtime.nats_client import credentials_of
+from .runtime.nats_client import credentials_of, tls_of
 from .supervisor import Invocation, Program, Supervisor
 
 CLIENT_FILE = "client.json"
@@ -94,12 +95,15 @@ class Daemon:
     async def _start_server(self, supervisor: Supervisor) -> None:
         config = self._config
         self._server = NatsServer(config.state_dir, config.run_dir, config.host)
+        member = self._server.cluster
         nats_server.find_binary()
         program = self._server.program()
         supervisor.start(Program(program.name, program.prepare, program.is_ready_line, self._watch_server_line))
         await supervisor.until_ready(nats_server.NAME)
         version = await self._server.check()
-        log.info("nats-server-ready", url=self._server.url, version=version, durability="fsync on every write")
+        facts = {"servers": sorted(member.servers), "replicas": member.replicas} if member else {}
+        durability = "fsync on every write"
+        log.info("nats-server-ready", url=self._server.url, version=version, durability=durability, **facts)
 
     async def _with_switch(self, config: Config, tasks: asyncio.TaskGroup) -> Config:
         """The configuration with the run directory of an Open vSwitch that serves."""
@@ -132,7 +136,13 @@ class Daemon:
         """An actor as a program to keep running; its server and credentials are known when it starts."""
         user = identity.actor_user(actor, config.host)
         credentials = config.creds or identity.seed_file(config.keys_dir, user)
-        settings = msgspec.structs.replace(config, nats=self._url, creds=credentials)
+        settings = msgspec.structs.replace(
+            config,
+            nats=",".join(self._urls),
+            creds=credentials,
+            ca=self._ca,
+            replicas=self._server.replicas if self._server else config.replicas,
+        )
         path = os.pathsep.join(filter(None, (str(SOURCE_DIR), os.environ.get("PYTHONPATH", ""))))
         environment = {**os.environ, **settings.variables(), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
@@ -142,8 +152,14 @@ class Daemon:
         return Program(actor, prepare, on_line=lambda _: self._stirred.set())
 
     @property
-    def _url(self) -> str:
-        return self._config.nats or (self._server.url if self._server else "")
+    def _urls(self) -> tuple[str, ...]:
+        if self._config.nats is not None:
+            return tuple(self._config.nats.split(","))
+        return self._server.urls if self._server else ()
+
+    @property
+    def _ca(self) -> Path | None:
+        return self._server.ca if self._server else self._config.ca
 
     @property
     def _operator_credentials(self) -> Path:
@@ -151,7 +167,14 @@ class Daemon:
 
     def _write_client_file(self) -> None:
         """Clients on this host find the server and who they are."""
-        content = {"url": self._url, "nkey_seed_file": str(self._operator_credentials), "host": self._config.host}
+        content: dict[str, Any] = {
+            "url": self._urls[0],
+            "urls": self._urls,
+            "nkey_seed_file": str(self._operator_credentials),
+            "host": self._config.host,
+        }
+        if self._ca is not None:
+            content["ca_file"] = str(self._ca)
         if self._server is not None:
             content["monitor"] = self._server.monitor_url
         draft = self._config.run_dir / f".{CLIENT_FILE}.new"
@@ -162,11 +185,11 @@ class Daemon:
         config = self._config
         credentials = config.creds or identity.seed_file(config.keys_dir, identity.DAEMON)
         user = identity.DAEMON if config.creds is None else identity.user_of(config.creds)
-        options = nats_bus.Options(urls=(self._url,), user=user, credentials=credentials)
+        options = nats_bus.Options(urls=self._urls, user=user, credentials=credentials, ca=self._ca)
         await readiness.until_ready(options, config.actors, config.host, self._stirred)
 
     def _say_ready(self) -> None:
-        facts = {"host": self._config.host, "nats": self._url, "pid": os.getpid()}
+        facts = {"host": self._config.host, "nats": ",".join(self._urls), "pid": os.getpid()}
         sys.stdout.write(f"READY {json.dumps(facts)}\n")
         sys.stdout.flush()
         log.info("ready", **facts)
@@ -221,4 +244,10 @@ def check_means(config: Config) -> None:
             reason = fault.strerror if isinstance(fault, OSError) else str(fault)
             raise Misconfigured(
                 f"--nats {config.nats} needs --creds FILE, an nkey seed or .creds file: {credentials}: {reason}"
+            ) from fault
+        try:
+            tls_of(tuple(config.nats.split(",")), config.ca)
+        except (OSError, ValueError) as fault:
+            raise Misconfigured(
+                f"--ca {config.ca} is to hold the certificate that servers are held to: {fault}"
             ) from fault

@@ -1,7 +1,7 @@
 """Our own nats-server: its keys, its configuration, its ports, and whether it is as durable as the journal needs.
 
-STATE_DIR/keys/<user>.nk           seeds, mode 0600, made once
-STATE_DIR/keys/principals.json     user by public key
+STATE_DIR/keys/                    seeds (`nats_keys.py`)
+STATE_DIR/cluster.json             it is one of several (`cluster.py`): it listens on its address, with TLS
 STATE_DIR/jetstream/               the streams
 RUN_DIR/nats-server.conf           written before every start; it holds public keys only
 """
@@ -15,14 +15,14 @@ import shutil
 import socket
 import sys
 import urllib.request
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import nkeys
 
-from . import nats_access
+from . import cluster, nats_access, nats_keys
+from .cluster import Cluster
+from .nats_keys import make_keys
 from .runtime import identity
 from .runtime.errors import Misconfigured, Unavailable
 from .supervisor import Invocation, Program
@@ -39,19 +39,24 @@ FULL_DISK = "no space left on device"
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Where it listens, on loopback only."""
+    """Where it listens: for clients on loopback or, in a cluster, on its address; the monitor on loopback only."""
 
     client: int
     monitor: int
 
 
 class NatsServer:
-    """One server of ours. Its ports are chosen at its first start and then kept, so that clients find it again."""
+    """One server of ours. Its ports are chosen at its first start and then kept, so that clients find it again.
+
+    `cluster`: the one that it is a member of, as its state directory says; None for a server of its own.
+    """
 
     def __init__(self, state_dir: Path, run_dir: Path, host: str) -> None:
+        """Raises: Misconfigured, for a cluster.json that cannot be read."""
         self.state_dir = state_dir
         self.run_dir = run_dir
         self.host = host
+        self.cluster = cluster.read(state_dir)
         self._ports: Ports | None = None
         self._has_served = False
 
@@ -64,8 +69,23 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """What clients on this host connect to."""
-        return f"nats://{LOOPBACK}:{self.ports.client}"
+        """What clients on this host connect to first."""
+        return self.cluster.urls[0] if self.cluster else f"nats://{LOOPBACK}:{self.ports.client}"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The same, and the cluster's other servers."""
+        return self.cluster.urls if self.cluster else (self.url,)
+
+    @property
+    def ca(self) -> Path | None:
+        """The certificate that clients hold its own to; None for a server without TLS."""
+        return self.state_dir / cluster.TLS_DIR / cluster.CA_FILE if self.cluster else None
+
+    @property
+    def replicas(self) -> int:
+        """How many servers keep each stream."""
+        return self.cluster.replicas if self.cluster else 1
 
     @property
     def monitor_url(self) -> str:
@@ -88,14 +108,20 @@ class NatsServer:
     def invocation(self) -> Invocation:
         """What to run; keys, ports and configuration stand. Raises: Misconfigured when there is no binary."""
         binary = find_binary()
-        users = (identity.OPERATOR, identity.VIEWER, identity.DAEMON, identity.IPAM, identity.host_user(self.host))
-        public_keys = make_keys(self.keys_dir, users)
+        public_keys = self._public_keys()
         if not self._has_served:
-            self._ports = choose_ports()
+            self._ports = choose_ports(self.cluster)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         file = self.run_dir / CONFIG_FILE
-        file.write_text(configuration(self.ports, self.state_dir / "jetstream", self.host, public_keys))
+        file.write_text(configuration(self.ports, self.state_dir, self.host, public_keys, self.cluster))
         return Invocation((binary, "--config", str(file)), {"PATH": os.environ.get("PATH", os.defpath)})
+
+    def _public_keys(self) -> dict[str, str]:
+        """Everybody's public key by name, which `principals.json` says too."""
+        if self.cluster is None:
+            return make_keys(self.keys_dir, (*cluster.SHARED_USERS, identity.host_user(self.host)))
+        nats_keys.write_principals(self.keys_dir, self.cluster.users)
+        return self.cluster.users
 
     def is_ready_line(self, line: str) -> bool:
         """Whether a line of its log says that it serves; from then on it keeps its ports."""
@@ -127,40 +153,10 @@ def find_binary() -> str:
     return found
 
 
-def make_keys(keys_dir: Path, users: Iterable[str]) -> dict[str, str]:
-    """The public key of each user and of every other host that has a seed here; missing seeds are made."""
-    keys_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    known = {file.stem for file in keys_dir.glob(f"{identity.HOST_PREFIX}*{identity.SEED_SUFFIX}")}
-    public_keys = {user: _public_key(identity.seed_file(keys_dir, user)) for user in sorted({*users, *known})}
-    names = {key: user for user, key in public_keys.items()}
-    _write(keys_dir / identity.PRINCIPALS_FILE, json.dumps(names, indent=2).encode(), mode=0o644)
-    return public_keys
-
-
-def _public_key(file: Path) -> str:
-    """The public key that belongs to the seed in `file`, which is made if it is not there."""
-    if not file.exists():
-        _write(file, nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER), mode=0o600)
-    pair = nkeys.from_seed(bytearray(file.read_bytes().strip()))
-    public_key = pair.public_key.decode()
-    pair.wipe()
-    return str(public_key)
-
-
-def _write(file: Path, content: bytes, mode: int) -> None:
-    """`file` holds `content`, whole or not at all, on disk when this returns."""
-    draft = file.with_name(f".{file.name}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
-
-
-def choose_ports() -> Ports:
-    """4222 when it is free, else any free port; the monitor's is any free port."""
+def choose_ports(member: Cluster | None = None) -> Ports:
+    """4222 when it is free, else any free port; in a cluster, the one all know. The monitor's is any free port."""
+    if member:
+        return Ports(member.client_port, _free_ports()[0])
     with socket.socket() as client, socket.socket() as monitor:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -180,13 +176,18 @@ def _free_ports() -> tuple[int, int]:
         return client.getsockname()[1], monitor.getsockname()[1]
 
 
-def configuration(ports: Ports, storage: Path, host: str, public_keys: dict[str, str]) -> str:
+def configuration(
+    ports: Ports, state_dir: Path, host: str, public_keys: dict[str, str], member: Cluster | None = None
+) -> str:
     """The text of the server's configuration file."""
+    listen = json.dumps(member.listen) if member else f'"{LOOPBACK}:{ports.client}"'
+    storage = state_dir / "jetstream"
     return "\n".join(
         (
-            f"server_name: {json.dumps(f'netplugin-{host}')}",
-            f'listen: "{LOOPBACK}:{ports.client}"',
+            f"server_name: {json.dumps(f'netplugin-{member.server if member else host}')}",
+            f"listen: {listen}",
             f'http: "{LOOPBACK}:{ports.monitor}"',
+            *(member.settings(state_dir) if member else ()),
             f"jetstream {{ store_dir: {json.dumps(str(storage))}, sync_interval: always, {_LIMITS} }}",
             f"max_payload: {_MAX_PAYLOAD}",
             f"system_account: {nats_access.SYS}",

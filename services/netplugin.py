@@ -10,12 +10,12 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
-from . import cleaning, daemon
+from . import cleaning, cluster, daemon, init_command
 from .runtime import config as settings
 from .runtime import logs
 from .runtime.config import Config
@@ -23,6 +23,7 @@ from .runtime.errors import Misconfigured, Unavailable
 from .runtime.version import VERSION
 from .state_lock import AlreadyRunning, StateLock
 
+SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"init": init_command.run}
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -37,14 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit status of one run. What went wrong is said on stderr."""
     status = 0
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and (subcommand := SUBCOMMANDS.get(words[0])):
+        return subcommand(words[1:])
     try:
         given = vars(parser().parse_args(arguments))
         toml = settings.read_file(given["config"])
-        config = settings.load(given, os.environ, toml)
-        logs.configure(config.log_level, process="netplugin")
+        config = settings.load(given, os.environ, toml, cluster.remembered)
         if given["purge"] and not given["clean"]:
             raise Misconfigured("--purge goes with --clean: it removes the journal and the keys")
         daemon.check_privileges(config)
+        if config.nats is None:
+            cluster.check_host(config.state_dir, config.host)
+        logs.configure(config.log_level, process="netplugin")
         if given["clean"]:
             asyncio.run(cleaning.clean(config, is_purge=given["purge"]))
         else:
@@ -80,11 +86,14 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="netplugin",
         description="The daemon: starts nats-server, Open vSwitch where none runs, and the actors; restarts what dies.",
-        epilog="Every setting may also be a NETPLUGIN_ variable (NETPLUGIN_STATE_DIR) or a line of the file.",
+        epilog="Every setting may also be a NETPLUGIN_ variable (NETPLUGIN_STATE_DIR) or a line of the file. "
+        "`netplugin init --help` tells how several machines become one cluster.",
         allow_abbrev=False,
     )
-    made.add_argument("--nats", metavar="URL", help="use this server instead of starting one")
+    made.add_argument("--nats", metavar="URL,...", help="use these servers instead of starting one")
     made.add_argument("--creds", metavar="FILE", help="nkey seed or .creds file for --nats")
+    made.add_argument("--ca", metavar="FILE", help="the certificate that a tls:// server's is held to, with --nats")
+    made.add_argument("--replicas", metavar="N", help="how many of the --nats servers keep the journal (1)")
     made.add_argument("--actors", metavar="LIST", help="which actors to run here (ipam,host)")
     made.add_argument("--host", metavar="NAME", help="this host's name (first label of the host name)")
     made.add_argument("--state-dir", metavar="DIR", help="what must survive a boot (/var/lib/netplugin)")

@@ -21,6 +21,7 @@ from .server import Server
 from .wire import Message, NoResponders, Rejected, Unreachable, Wire
 
 ANSWER_TIMEOUT_S = 5.0  # of one try
+ANSWER_TIMEOUT_OF_SEVERAL_S = 2.0  # then another server is asked
 RECONNECT_S = 5.0  # how long a server that went away in the middle is waited for
 RETRY_S = 0.1
 PROGRESS_AFTER_S = 1.0
@@ -142,13 +143,18 @@ class Client:
 
     def _try(self, subject: str, payload: bytes, headers: dict[str, str]) -> Message:
         while True:
-            until = min(self.deadline, time.monotonic() + ANSWER_TIMEOUT_S)
+            each_s = ANSWER_TIMEOUT_OF_SEVERAL_S if self.wire.has_others else ANSWER_TIMEOUT_S
+            until = min(self.deadline, time.monotonic() + each_s)
             try:
                 return self.wire.request(subject, payload, headers, until)
             except TimeoutError:
                 if time.monotonic() >= self.deadline:
                     raise
                 self._progress.say(f"no answer yet to {subject}, asking again")
+            if self.wire.has_others:  # this one may hang
+                self.wire.leave()
+                self._is_connected = False
+                self.connect()
 
     def _wait_to_retry(self, reply: Unavailable, command: Command) -> None:
         left_s = self.deadline - time.monotonic()

@@ -47,9 +47,12 @@ def find_server(url: str | None = None, creds: str | None = None, context: str |
     if context:
         server = _from_context(context)
     elif url:
-        server = Server(urls=_split(url), source="--server or NETPLUGIN_NATS_URL")
-        if not creds and (local := _client_file()) and local[1].get("url") == url:
-            creds = str(local[1].get("nkey_seed_file") or "")
+        server = Server(
+            urls=_split(url), source="--server or NETPLUGIN_NATS_URL", ca=os.environ.get("NETPLUGIN_CA", "")
+        )
+        if (local := _client_file()) and url in (local[1].get("url"), *local[1].get("urls", ())):
+            creds = creds or str(local[1].get("nkey_seed_file") or "")
+            server = msgspec.structs.replace(server, ca=server.ca or str(local[1].get("ca_file") or ""))
     else:
         server = _from_client_file()
     if url:
@@ -139,7 +142,10 @@ def _from_client_file() -> Server:
     chosen: dict[str, Any] = {"host": str(fields.get("host") or ""), "monitor": str(fields.get("monitor") or "")}
     if fields.get("nkey_seed_file"):
         chosen |= _creds_fields(str(fields["nkey_seed_file"]))
-    return Server(urls=_split(str(fields.get("url", ""))), source=path, **chosen)
+    if fields.get("ca_file"):
+        chosen["ca"] = str(fields["ca_file"])
+    urls = fields.get("urls") or [fields.get("url", "")]
+    return Server(urls=_split(",".join(map(str, urls))), source=path, **chosen)
 
 
 def _creds_fields(path: str) -> dict[str, str]:

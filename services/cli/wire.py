@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_OF_SEVERAL_S = 1.0  # to one of them
 LINE_MAX_BYTES = 64 * 1024
 DEFAULT_PORT = 4222
 
@@ -63,15 +64,21 @@ class Wire:
         self._delivered: deque[Message] = deque()
         self._subscriptions = 0
         self._requests = 0
+        self._next_url = 0
         self._inbox = f"{server.inbox_prefix}.{os.urandom(8).hex()}"
         self.server_facts: dict[str, Any] = {}
 
     def connect(self, deadline: float) -> None:
-        """The server has let us in. Tries each address once. Raises: Unreachable, Rejected."""
+        """The server has let us in. Tries each address once, first that which answered last.
+
+        Raises: Unreachable, Rejected.
+        """
         faults: list[str] = []
-        for url in self._server.urls:
+        urls = self._server.urls
+        each_s = CONNECT_TIMEOUT_S if len(urls) == 1 else CONNECT_TIMEOUT_OF_SEVERAL_S
+        for url in (*urls[self._next_url :], *urls[: self._next_url]):
             try:
-                self._connect_one(url, min(deadline, time.monotonic() + CONNECT_TIMEOUT_S))
+                self._connect_one(url, min(deadline, time.monotonic() + each_s))
             except (OSError, Unreachable) as fault:
                 self.close()
                 faults.append(f"{_without_password(url)}: {_cause(fault)}")
@@ -79,8 +86,19 @@ class Wire:
                 self.close()
                 raise
             else:
+                self._next_url = urls.index(url)
                 return
         raise Unreachable("; ".join(faults))
+
+    @property
+    def has_others(self) -> bool:
+        """There are further servers to ask."""
+        return len(self._server.urls) > 1
+
+    def leave(self) -> None:
+        """The connection is gone; the next one is to the server after this one."""
+        self.close()
+        self._next_url = (self._next_url + 1) % len(self._server.urls)
 
     def close(self) -> None:
         """The connection is gone; what was published has been sent."""
@@ -161,6 +179,8 @@ class Wire:
         if self._operation(deadline) != "INFO":
             raise Unreachable("what listens there is no nats-server")
         if parts.scheme == "tls" or self.server_facts.get("tls_required"):
+            if not self.server_facts.get("tls_required"):
+                raise Unreachable("it does not speak TLS, and tls:// asks for it")
             self._wrap_in_tls(parts.hostname or "")
         login = signed_login(self._server, str(self.server_facts.get("nonce", "")))
         if parts.username and not login:
@@ -185,7 +205,10 @@ class Wire:
     def _wrap_in_tls(self, host: str) -> None:
         import ssl
 
-        context = ssl.create_default_context(cafile=self._server.ca or None)
+        try:
+            context = ssl.create_default_context(cafile=self._server.ca or None)
+        except OSError as fault:
+            raise Rejected(f"the certificate in {self._server.ca} cannot be used: {_cause(fault)}") from fault
         if self._server.cert:
             context.load_cert_chain(self._server.cert, self._server.key or None)
         assert self._socket is not None

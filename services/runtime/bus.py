@@ -26,15 +26,18 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from . import identity
+from .config import Config
 from .errors import Misconfigured, OutcomeUnknown, Unavailable
-from .nats_client import NatsClient, credentials_of, next_server, text_of
+from .nats_client import NatsClient, credentials_of, next_server, text_of, tls_of
 
 log = structlog.get_logger()
 
 SERVER_VERSION_MIN = (2, 12)  # atomic batches
-CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 2.0  # to one server
+CONNECT_TIMEOUT_OF_SEVERAL_S = 1.0
 ANSWER_TIMEOUT_S = 2.0
 PING_INTERVAL_S = 5  # a server that hangs is noticed after two of them
+PING_INTERVAL_OF_SEVERAL_S = 1
 PENDING_MESSAGES_MAX = 1_000_000  # of one subscription; JetStream's flow control keeps followers far below
 
 _REFUSED = re.compile(r"permissions violation for (publish|subscription) to \"?([^\"\s]+)", re.IGNORECASE)
@@ -42,11 +45,25 @@ _STATUS = "Status"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach the server and who to be there."""
+    """How to reach the server, or one of several that are tried in this order, and who to be there."""
 
     urls: tuple[str, ...]
     user: str  # a user of `identity`; also the client's name
     credentials: Path | None = None  # nkey seed, or a .creds file
+    ca: Path | None = None  # whose certificates are believed; None: the system's
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """How long one server is waited for."""
+        return CONNECT_TIMEOUT_S if len(self.urls) == 1 else CONNECT_TIMEOUT_OF_SEVERAL_S
+
+
+def options_of(settings: Config, user: str) -> Options:
+    """How an actor process reaches the bus as `user`. Raises: Misconfigured when no server was named."""
+    if settings.nats is None:
+        raise Misconfigured("no nats-server was named: set NETPLUGIN_NATS_URL")
+    credentials = settings.creds or identity.seed_file(settings.keys_dir, user)
+    return Options(urls=tuple(settings.nats.split(",")), user=user, credentials=credentials, ca=settings.ca)
 
 
 class Message(NamedTuple):
@@ -118,10 +135,15 @@ class Bus:
             credentials = credentials_of(options.credentials)
         except (OSError, ValueError) as fault:
             raise Misconfigured(f"credentials {options.credentials} for {self._where}: {fault}") from fault
+        try:
+            credentials |= tls_of(options.urls, options.ca)
+        except (OSError, ValueError) as fault:
+            raise Misconfigured(f"certificate {options.ca} for {self._where}: {fault}") from fault
         attempt = asyncio.ensure_future(self._connect(credentials))
         failed = asyncio.ensure_future(self._start_failed.wait())
         try:
-            await asyncio.wait((attempt, failed), timeout=CONNECT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            within_s = options.connect_timeout_s * len(options.urls)
+            await asyncio.wait((attempt, failed), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             self._check_started(attempt)
         except BaseException:
             await self._give_up(attempt)
@@ -140,10 +162,11 @@ class Bus:
                 name=options.user,
                 inbox_prefix=identity.inbox_prefix(options.user),
                 pending_size=0,
+                dont_randomize=True,
                 max_reconnect_attempts=-1,
-                connect_timeout=int(CONNECT_TIMEOUT_S),
+                connect_timeout=int(options.connect_timeout_s),
                 reconnect_to_server_handler=next_server,
-                ping_interval=PING_INTERVAL_S,
+                ping_interval=PING_INTERVAL_S if len(options.urls) == 1 else PING_INTERVAL_OF_SEVERAL_S,
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnected,
                 reconnected_cb=self._on_reconnected,
@@ -165,7 +188,7 @@ class Bus:
             attempt.result()
             return
         said = dict.fromkeys(text_of(fault) for fault in self._start_faults)
-        reasons = "; ".join(said) or f"nothing within {CONNECT_TIMEOUT_S:g} s"
+        reasons = "; ".join(said) or f"nothing within {self._options.connect_timeout_s:g} s"
         raise Unavailable(f"no NATS server at {self._where}: {reasons}")
 
     async def close(self) -> None:

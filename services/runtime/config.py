@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ INTERFACE_NAME_LENGTH_MAX = 15  # IFNAMSIZ less its NUL
 VARIABLES = {
     "nats": "NETPLUGIN_NATS_URL",
     "creds": "NETPLUGIN_CREDS",
+    "ca": "NETPLUGIN_CA",
+    "replicas": "NETPLUGIN_REPLICAS",
     "actors": "NETPLUGIN_ACTORS",
     "host": "NETPLUGIN_HOST",
     "state_dir": "NETPLUGIN_STATE_DIR",
@@ -42,6 +44,8 @@ VARIABLES = {
     "metrics": "NETPLUGIN_METRICS",
 }
 FLAGS = {"uplinks": "--uplink"}  # whose flag is not the setting's name
+REPLICAS = ("1", "2", "3", "5")  # that a stream can have to some purpose
+ABOUT_THE_BUS = frozenset({"nats", "creds", "ca"})
 YES_OR_NO = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -49,8 +53,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What a process of ours is told. Made by `load`, which has checked every field."""
 
     host: str
-    nats: str | None = None  # a server that runs already; None: our own
+    nats: str | None = None  # a server that runs already, or several with commas; None: our own
     creds: Path | None = None  # nkey seed or .creds file
+    ca: Path | None = None  # the certificate that the server's is held to, where it speaks TLS
+    replicas: int = 1  # how many servers keep each stream
     actors: tuple[str, ...] = ACTORS
     state_dir: Path = Path("/var/lib/netplugin")
     run_dir: Path = Path("/run/netplugin")
@@ -77,8 +83,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str], toml: Mapping[str, Any]) -> Config:
+def _nothing(_state_dir: Path) -> Mapping[str, Any]:
+    return {}
+
+
+def load(
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    toml: Mapping[str, Any],
+    remembered: Callable[[Path], Mapping[str, Any]] = _nothing,
+) -> Config:
     """One checked configuration; a flag wins over the environment, that over the file, that over the default.
+
+    `remembered`: what the state directory says of the cluster, in the words of the file; it comes before the defaults,
+    and its server and credentials only where no other server is named.
 
     Raises: Misconfigured, naming the setting, where it was found and what was expected.
     """
@@ -92,11 +110,17 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], toml: Mapping[str
             chosen[key] = _parse(key, environ[variable], variable)
         elif key in toml:
             chosen[key] = _parse(key, toml[key], f"{key} in the file")
+    is_elsewhere = "nats" in chosen
+    for key, value in remembered(chosen.get("state_dir", Config.state_dir)).items():
+        if key not in chosen and not (is_elsewhere and key in ABOUT_THE_BUS):
+            chosen[key] = _parse(key, value, f"{key} in the state directory")
     if "host" not in chosen:
         chosen["host"] = _host(default_host(), "this host's name, for want of --host,")
     config = Config(**chosen)
     if config.creds and not config.nats:
         raise Misconfigured("--creds was given without --nats: our own server makes its own keys")
+    if config.ca and not config.nats:
+        raise Misconfigured("--ca was given without --nats: our own server makes its own certificates")
     if config.unverified_identity and not config.nats:
         raise Misconfigured("--unverified-identity was given without --nats: our own server says who sends a command")
     return config
@@ -133,10 +157,12 @@ def _parse(key: str, value: object, source: str) -> object:
         return _uplinks(value, source)
     if key == "unverified_identity":
         return YES_OR_NO[_one_of(str(value).lower(), tuple(YES_OR_NO), source)]
+    if key == "replicas":
+        return int(_one_of(str(value), REPLICAS, source))
     if not isinstance(value, str) or not value:
         raise Misconfigured(f"{source} is {value!r}: expected text")
     match key:
-        case "state_dir" | "run_dir" | "creds" | "ovs_run_dir":
+        case "state_dir" | "run_dir" | "creds" | "ca" | "ovs_run_dir":
             return Path(value).absolute()
         case "datapath":
             return _one_of(value, DATAPATHS, source)

@@ -11,11 +11,10 @@ from .actor import Actor
 from .clock import SystemClock
 from .config import Config
 from .decision import Definition, StateT
-from .errors import Misconfigured
 from .identity_check import check_identity
 from .journal_jetstream import JetStreamJournal
 from .snapshots_jetstream import JetStreamSnapshots
-from .streams import ensure_streams
+from .streams import streams_ready
 
 log = structlog.get_logger()
 
@@ -25,15 +24,11 @@ async def run_deciding_actor(definition: Definition[StateT], settings: Config) -
 
     Raises: Misconfigured (no server was named, or it is one where nobody can say who sends a command), Unavailable.
     """
-    if settings.nats is None:
-        raise Misconfigured("no nats-server was named: set NETPLUGIN_NATS_URL")
-    user = identity.actor_user(definition.name, settings.host)
-    credentials = settings.creds or identity.seed_file(settings.keys_dir, user)
-    options = nats.Options(urls=tuple(settings.nats.split(",")), user=user, credentials=credentials)
+    options = nats.options_of(settings, identity.actor_user(definition.name, settings.host))
     async with await nats.connect(options) as bus, anyio.create_task_group() as tasks:
         tasks.start_soon(bus.broken)
         clock = SystemClock()
-        await ensure_streams(bus)
+        await streams_ready(bus, settings.replicas)
         if settings.unverified_identity:
             log.warning("identity-unverified", detail="nobody can say who sends a command: all is by `unverified`")
         else:

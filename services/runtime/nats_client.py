@@ -5,12 +5,15 @@ it, and the daemon to look at credentials before it starts anything.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
+import ssl
 from pathlib import Path
 from typing import Any
 
 import nkeys
+from nats import errors as nats_errors
 from nats.aio.client import Client, Server
 
 RECONNECT_WAIT_S = 0.05  # and up to as much again, by chance
@@ -50,6 +53,17 @@ class NatsClient(Client):
         if self._flush_queue is not None and self._flush_queue.empty():
             await self._flush_pending()
 
+    async def _process_info(
+        self,
+        info: dict[str, Any],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002  (nats-py's signature)
+    ) -> None:
+        """nats-py's own, but where `tls://` asks for TLS, a server that wants none is none of ours; nats-py goes on."""
+        server = self._current_server
+        if initial_connection and server and server.uri.scheme == "tls" and not info.get("tls_required"):
+            raise nats_errors.Error(f"{server.uri.hostname} does not speak TLS, and tls:// asks for it")
+        await super()._process_info(info, initial_connection)
+
     async def flush_in_order(self) -> None:
         """The server has taken all that was sent before. nats-py's own ping overtakes what is still to be written."""
         assert self._flush_queue is not None, "it has connected before"
@@ -73,6 +87,21 @@ def credentials_of(file: Path | None) -> dict[str, Any]:
     except nkeys.NkeysError as fault:
         raise ValueError(str(fault)) from fault
     return {"nkeys_seed": str(file)}
+
+
+def tls_of(urls: tuple[str, ...], ca: Path | None) -> dict[str, Any]:
+    """How nats-py is told whose certificate to believe: `ca`'s, else the system's. Raises: OSError, ValueError."""
+    if ca is None and not any(url.startswith("tls://") for url in urls):
+        return {}
+    if ca is not None and "BEGIN CERTIFICATE" not in ca.read_text():
+        raise ValueError("it holds no certificate")
+    logging.getLogger("asyncio").addFilter(_is_of_use)
+    return {"tls": ssl.create_default_context(cafile=ca)}
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Not what asyncio says whenever a server goes away whose connection nats-py had upgraded to TLS."""
+    return "eof_received()" not in record.getMessage()
 
 
 def next_server(servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,12 @@ from messages import subjects
 
 from . import jetstream_api
 from .bus import Bus
-from .errors import Misconfigured, Unavailable
+from .errors import Misconfigured, OutcomeUnknown, Unavailable
 from .jetstream_api import ApiError
 
 log = structlog.get_logger()
 
+RETRY_S = 0.5
 DUPLICATE_WINDOW_S = 3600  # a command repeated within it is answered again and changes nothing
 AUDIT_BYTES_MAX = 64 * 2**20
 
@@ -51,8 +53,26 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+async def streams_ready(bus: Bus, replicas: int) -> None:
+    """`ensure_streams` has succeeded; it is tried again while servers of the cluster are still to come.
+
+    Raises: Misconfigured, Unavailable when the bus has ended for good.
+    """
+    said = ""
+    while True:
+        try:
+            return await ensure_streams(bus, replicas)
+        except Unavailable as fault:
+            if fault.detail != said:
+                advice = "most of the cluster's servers must run" if replicas > 1 else "nats-server must run"
+                log.warning("journal-not-ready", detail=fault.detail, asked_again_every_s=RETRY_S, advice=advice)
+            said = fault.detail
+        await bus.connected()
+        await asyncio.sleep(RETRY_S)
+
+
 async def ensure_streams(bus: Bus, replicas: int = 1) -> None:
-    """All three streams are there as this version needs them. `replicas`: of those that are made now, 1 or 3.
+    """All three streams are there as this version needs them, on `replicas` servers at least, as far as there are.
 
     Raises: Misconfigured (one is there and differs, or the server is too old), Unavailable.
     """
@@ -62,6 +82,8 @@ async def ensure_streams(bus: Bus, replicas: int = 1) -> None:
         if found is None:
             found = await _create(bus, name, {**wanted, "name": name, "num_replicas": replicas})
         _compare(name, wanted, found)
+        if int(found["num_replicas"]) < replicas:
+            await _spread(bus, name, found, replicas)
 
 
 async def _configuration(bus: Bus, name: str) -> dict[str, Any] | None:
@@ -76,11 +98,24 @@ async def _configuration(bus: Bus, name: str) -> dict[str, Any] | None:
 async def _create(bus: Bus, name: str, configuration: dict[str, Any]) -> dict[str, Any]:
     try:
         answer = await jetstream_api.call(bus, f"STREAM.CREATE.{name}", configuration, timeout_s=5.0)
+    except OutcomeUnknown as fault:
+        raise Unavailable(f"stream {name}: {fault.detail}") from fault
     except ApiError as fault:
         raise Unavailable(f"stream {name} could not be made at {bus.where}: {fault}") from fault
     log.info("stream-made", stream=name, replicas=configuration["num_replicas"])
     made: dict[str, Any] = answer["config"]
     return made
+
+
+async def _spread(bus: Bus, name: str, found: dict[str, Any], replicas: int) -> None:
+    """The stream is kept by more servers from now on; where it cannot be yet, that is said and all goes on."""
+    try:
+        await jetstream_api.call(bus, f"STREAM.UPDATE.{name}", {**found, "num_replicas": replicas}, timeout_s=5.0)
+    except (ApiError, Unavailable) as fault:
+        detail = str(fault)
+        log.warning("stream-not-spread", stream=name, replicas=found["num_replicas"], wanted=replicas, detail=detail)
+    else:
+        log.info("stream-spread", stream=name, replicas=replicas)
 
 
 def _compare(name: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:

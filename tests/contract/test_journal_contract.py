@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from messages import subjects
-from services.runtime.bus import Options, connect
+from services.runtime import jetstream_api
+from services.runtime.bus import connect
 from services.runtime.errors import Conflict
 from services.runtime.identity import IPAM
 from services.runtime.journal import (
@@ -28,8 +29,9 @@ from services.runtime.journal import (
 from services.runtime.journal_jetstream import JetStreamJournal
 from services.runtime.journal_memory import MemoryJournal, MemorySnapshots
 from services.runtime.snapshots_jetstream import JetStreamSnapshots
-from services.runtime.streams import ensure_streams
+from services.runtime.streams import STREAMS, streams_ready
 from tests.harness.nats import RunningNats
+from tests.harness.nats_cluster import RunningCluster, running_cluster
 
 pytestmark = pytest.mark.anyio
 
@@ -48,17 +50,29 @@ class Stores:
     snapshots: Snapshots
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "jetstream", "cluster"])
 async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     if request.param == "memory":
         yield Stores(MemoryJournal(), MemorySnapshots())
         return
-    server: RunningNats = request.getfixturevalue("nats_server")
+    server: RunningNats = (
+        request.getfixturevalue("nats_server")
+        if request.param == "jetstream"
+        else request.getfixturevalue("cluster").servers["n1"]
+    )
     async with AsyncExitStack() as stack:
-        options = Options(urls=(server.url,), user=IPAM, credentials=server.seed_file(IPAM))
-        bus = await stack.enter_async_context(await connect(options))
-        await ensure_streams(bus)
+        bus = await stack.enter_async_context(await connect(server.options(IPAM)))
+        await streams_ready(bus, server.server.replicas)
         yield Stores(JetStreamJournal(bus), JetStreamSnapshots(bus))
+        if request.param == "cluster":  # three servers take seconds to begin: the next test has them too, empty
+            for stream in STREAMS:
+                await jetstream_api.call(bus, f"STREAM.DELETE.{stream}", timeout_s=20.0)
 
 
 @pytest.fixture

@@ -34,14 +34,14 @@ from services.runtime.errors import Unavailable as Away
 from services.runtime.journal import COMMAND_ID_HEADER, Journal, Recorded, Snapshots
 from services.runtime.journal_jetstream import JetStreamJournal
 from services.runtime.snapshots_jetstream import JetStreamSnapshots
-from services.runtime.streams import ensure_streams
+from services.runtime.streams import streams_ready
 from tests.harness.nats import RunningNats
 
 WITHIN_S = 40.0
 
 
 def options(server: RunningNats, user: str) -> Options:
-    return Options(urls=(server.url,), user=user, credentials=server.seed_file(user))
+    return server.options(user)
 
 
 class Asker:
@@ -115,7 +115,7 @@ async def running_ipam(
     """A copy in this process, with a connection of its own, that answers."""
     async with AsyncExitStack() as stack:
         own = await stack.enter_async_context(await connect(options(server, identity.IPAM)))
-        await ensure_streams(own)
+        await streams_ready(own, server.server.replicas)
         journal: Journal = JetStreamJournal(own)
         actor = Actor(
             definition,

@@ -12,8 +12,11 @@ from weakref import WeakKeyDictionary
 import nats
 from nats.aio.client import Client
 
-from services.nats_server import NatsServer, make_keys
+from services import cluster
+from services.nats_keys import make_keys
+from services.nats_server import NatsServer
 from services.runtime import identity
+from services.runtime.bus import Options
 
 START_WITHIN_S = 40.0
 HOSTS = ("h1", "h2")
@@ -23,7 +26,8 @@ class RunningNats:
     """One server; `kill` and `start` again keep its port and its files."""
 
     def __init__(self, directory: Path, hosts: tuple[str, ...] = HOSTS) -> None:
-        make_keys(directory / "keys", [identity.host_user(host) for host in hosts])
+        if cluster.read(directory) is None:
+            make_keys(directory / "keys", [identity.host_user(host) for host in hosts])
         self.server = NatsServer(directory, directory / "run", hosts[0])
         self.log: list[str] = []
         self._process: subprocess.Popen[str] | None = None
@@ -48,6 +52,11 @@ class RunningNats:
 
     def seed_file(self, user: str) -> Path:
         return identity.seed_file(self.keys_dir, user)
+
+    def options(self, user: str) -> Options:
+        """How `user` gets here: this server first and, in a cluster, the others after it."""
+        server = self.server
+        return Options(urls=server.urls, user=user, credentials=self.seed_file(user), ca=server.ca)
 
     def start(self) -> None:
         invocation = self.server.invocation()

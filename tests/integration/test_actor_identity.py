@@ -14,7 +14,8 @@ import pytest
 from messages.codec import decode_reply
 from messages.network import CreateNetwork
 from messages.replies import Accepted, Refused
-from services.nats_server import LOOPBACK, choose_ports, find_binary, make_keys
+from services.nats_keys import make_keys
+from services.nats_server import LOOPBACK, choose_ports, find_binary
 from services.runtime.bus import Options, connect
 from services.runtime.identity import IPAM as IPAM_USER
 from services.runtime.identity import OPERATOR
