@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from services import open_vswitch as subject
 from services import processes
-from services.open_vswitch import DATABASE, SWITCH, OpenVSwitch
+from services.open_vswitch import DATABASE, PRIORITY, SWITCH, OpenVSwitch
 from services.runtime.errors import Misconfigured
 from tests.harness.netns import NetworkNamespace, links
 from tests.harness.openvswitch import RunningSwitch, running_switch
@@ -62,6 +62,11 @@ def test_it_is_found_where_a_stopped_one_has_left_its_folder(short_path: Path) -
         assert list(subject.SYSTEM_RUN_DIR.iterdir()) == []
     finally:
         subject.SYSTEM_RUN_DIR.rmdir()
+
+
+def test_forwarding_goes_before_everybody_s_work(open_vswitch: RunningSwitch) -> None:
+    for program in (DATABASE, SWITCH):
+        assert os.getpriority(os.PRIO_PROCESS, open_vswitch.pid(program)) == PRIORITY
 
 
 def test_a_second_start_adopts_what_runs(open_vswitch: RunningSwitch) -> None:
