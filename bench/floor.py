@@ -29,6 +29,7 @@ from host_actor.openflow import (
     add_flow,
     delete_by_cookie,
     group_mod,
+    port_bucket,
 )
 from host_actor.openflow_client import OpenFlowClient
 from host_actor.ovsdb import Operation, OvsdbClient, named, row_id, to_set
@@ -107,7 +108,7 @@ class Floor:
         device = _device(number)
         there = self._expect(device)
         assert self._flows is not None
-        joined = group_mod(GroupCommand.INSERT_BUCKET, KEY, [number], BUCKET_LAST)
+        joined = group_mod(GroupCommand.INSERT_BUCKET, KEY, [port_bucket(number)], BUCKET_LAST)
         flows = asyncio.create_task(self._flows.bundle([joined, *map(add_flow, port_flows(spec, number))]))
         rows: list[asyncio.Task[str]] = []
 

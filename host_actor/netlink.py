@@ -18,7 +18,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from typing import Final
 
 IFF_UP: Final = 0x1
@@ -26,6 +26,7 @@ IFF_PROMISC: Final = 0x100
 IFF_LOWER_UP: Final = 0x10000
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR = 16, 17, 18, 20
+RTM_GETADDR, RTM_NEWNEIGH = 22, 28
 RTM_NEWROUTE, RTM_GETROUTE, RTM_NEWNSID, RTM_GETNSID = 24, 26, 88, 90
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
@@ -38,6 +39,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _SOL_NETLINK, _EXT_ACK, _CAP_ACK, _STRICT_CHECK = 270, 11, 10, 12
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 4, 0, 1
 _IFA_F_NODAD: Final = 0x02
+_NUD_PERMANENT: Final = 0x80
 
 _HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
@@ -192,6 +194,14 @@ def add_address(index: int, interface: IPv4Interface | IPv6Interface) -> Message
     return Message(RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_REPLACE, body)
 
 
+def add_neighbour(index: int, address: IPv4Address | IPv6Address, mac: str) -> Message:
+    """The neighbour has this MAC and is never asked for it; said again, or otherwise before, is no error."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    head = struct.pack("=BxxxiHBB", family, index, _NUD_PERMANENT, 0, _RTN_UNICAST)
+    body = head + attribute(1, address.packed) + attribute(2, _mac(mac))  # NDA_DST, NDA_LLADDR
+    return Message(RTM_NEWNEIGH, _NLM_F_CREATE | _NLM_F_REPLACE, body)
+
+
 def add_default_route(index: int, gateway: IPv4Address | IPv6Address) -> Message:
     """A default route through the gateway, in the main table."""
     family = socket.AF_INET if gateway.version == 4 else socket.AF_INET6
@@ -266,6 +276,10 @@ class NetlinkSocket:
         """All links of the namespace."""
         return [parse_link(body) for body in self._dump(RTM_GETLINK, _link())]
 
+    def list_addresses(self) -> list[tuple[int, IPv4Interface | IPv6Interface]]:
+        """All addresses of the namespace, each with its link's index."""
+        return [parse_address(body) for body in self._dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0))]
+
     def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         """The bodies of a list that the kernel was asked for; to be read to its end."""
         self._sequence += 1
@@ -338,6 +352,15 @@ def parse_link(body: bytes) -> Link:
         peer_index=number(IFLA_LINK, 0),
         peer_nsid=number(IFLA_LINK_NETNSID, -1),
     )
+
+
+def parse_address(body: bytes) -> tuple[int, IPv4Interface | IPv6Interface]:
+    """The index of the link and the address on it that a message is about."""
+    _family, prefix, _flags, _scope, index = struct.unpack_from("=BBBBI", body)
+    found = parse_attributes(body, 8)
+    packed = found.get(2, found.get(1, b""))  # IFA_LOCAL where a link has two ends, else IFA_ADDRESS
+    address = IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+    return index, ip_interface((address, prefix))
 
 
 def parse_nsid(body: bytes) -> int:

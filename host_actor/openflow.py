@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
@@ -77,6 +77,11 @@ class Field(enum.Enum):
 
     reg0 = (0x0001, 0, 4)  # a register of 32 bits
     xreg0 = (0x8001, 0, 8)  # reg0 and reg1 together: how the switch shows a match on either
+    tunnel_id = (0x8000, 38, 8)  # the VNI of a packet that comes out of a tunnel, or goes into one
+    tun_src = (0x0001, 31, 4)  # Open vSwitch: the outer IPv4 source
+    tun_dst = (0x0001, 32, 4)
+    tun_ipv6_src = (0x0001, 109, 16)
+    tun_ipv6_dst = (0x0001, 110, 16)
     in_port = (0x8000, 0, 4)
     eth_dst = (0x8000, 3, 6)
     eth_src = (0x8000, 4, 6)
@@ -267,16 +272,30 @@ def _flow_mod(command: FlowCommand, entry: Flow, cookie_mask: int) -> bytes:
 # Groups ------------------------------------------------------------------------------------------------------------
 
 
-def _buckets(ports: Iterable[int]) -> bytes:
-    return b"".join(struct.pack("!HHI", 24, 16, port) + output(port) for port in ports)
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What a group does with its own copy of a packet. `id` is unique within the group, 0 to 0xFFFFFF00."""
+
+    id: int
+    actions: bytes
 
 
-def group_mod(command: GroupCommand, group_id: int, ports: Sequence[int] = (), bucket: int = BUCKET_ALL) -> bytes:
-    """A message about an `all` group with one bucket for each port, the port's number being the bucket's id.
+def port_bucket(port: int) -> Bucket:
+    """A copy goes out of the port, whose number is the bucket's id."""
+    return Bucket(port, output(port))
+
+
+def _bucket(bucket: Bucket) -> bytes:
+    length = len(bucket.actions)
+    return struct.pack("!HHI", 8 + length, length, bucket.id) + bucket.actions
+
+
+def group_mod(command: GroupCommand, group_id: int, of: Iterable[Bucket] = (), bucket: int = BUCKET_ALL) -> bytes:
+    """A message about an `all` group with these buckets.
 
     `bucket` is where INSERT_BUCKET inserts (`BUCKET_LAST`), and what REMOVE_BUCKET removes.
     """
-    buckets = _buckets(ports)
+    buckets = b"".join(map(_bucket, of))
     return message(Type.GROUP_MOD, struct.pack("!HBxIH2xI", command, 0, group_id, len(buckets), bucket) + buckets)
 
 

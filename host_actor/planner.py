@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .drivers.contract import ALL_PARTS, DropPort, EnsurePort, EnsureSwitch, Observed, ObservedPort, Op, Part, PortSpec
+from .drivers.contract import (
+    ALL_PARTS,
+    DropPort,
+    DropRemote,
+    EnsurePort,
+    EnsureRemote,
+    EnsureSwitch,
+    Observed,
+    ObservedPort,
+    Op,
+    Part,
+    PortSpec,
+    Remote,
+)
+
+NO_REMOTES: Mapping[str, Remote] = {}
 
 
-def plan(desired: Mapping[str, PortSpec], observed: Observed) -> tuple[Op, ...]:
-    """The operations after which the switch has exactly the ports in `desired`; none when it has them already.
+def plan(
+    desired: Mapping[str, PortSpec], observed: Observed, remotes: Mapping[str, Remote] = NO_REMOTES
+) -> tuple[Op, ...]:
+    """The operations after which the switch has exactly the ports in `desired`, and of other hosts exactly `remotes`
+    (by mark); none when it has them already.
 
     In this order: the switch itself, then every port that must go (nobody's, of another epoch, or in a sandbox that the
     container has left), then the missing parts of those that stay. So nothing old is there when its successor comes.
+    What is said of other hosts is exchanged last, in the same moment as the rules of the ports.
     """
     switch: list[Op] = [] if observed.is_switch_ready else [EnsureSwitch()]
     drops: list[Op] = []
@@ -24,7 +43,9 @@ def plan(desired: Mapping[str, PortSpec], observed: Observed) -> tuple[Op, ...]:
         missing = missing_parts(spec, found)
         if missing:
             ensures.append(EnsurePort(spec, missing))
-    return (*switch, *drops, *ensures)
+    gone = (DropRemote(mark) for mark in observed.remotes if mark not in remotes)
+    come = (EnsureRemote(each) for mark, each in remotes.items() if not observed.remotes.get(mark, False))
+    return (*switch, *drops, *ensures, *gone, *come)
 
 
 def is_same(spec: PortSpec, port: ObservedPort) -> bool:
@@ -55,4 +76,4 @@ def leave_unknown(
             ports[endpoint] = port
         else:
             specs.pop(endpoint, None)
-    return specs, Observed(observed.is_switch_ready, ports)
+    return specs, Observed(observed.is_switch_ready, ports, observed.remotes)

@@ -109,7 +109,16 @@ def _apply_segment(segments: SegmentAggregate, event: SegmentTaken | SegmentRele
 def _apply_host(hosts: HostAggregate, event: HostJoined | HostRemoved, seq: int) -> None:
     hosts.seq = seq
     if isinstance(event, HostJoined):
-        hosts.hosts[event.host] = HostRecord(event.driver, event.datapath, event.version, event.bridge, seq)
+        hosts.hosts[event.host] = HostRecord(
+            event.driver,
+            event.datapath,
+            event.version,
+            event.bridge,
+            seq,
+            event.vtep,
+            event.vtep_mac,
+            event.underlay_mtu_bytes,
+        )
     else:
         del hosts.hosts[event.host]
         hosts.removed[event.host] = seq

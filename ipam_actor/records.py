@@ -102,6 +102,9 @@ class HostRecord(Struct, frozen=True):
     version: str
     bridge: str
     seq: int
+    vtep: Address | None = None
+    vtep_mac: str | None = None
+    underlay_mtu_bytes: int = 0
 
 
 ReportState = Literal["bound", "waiting", "failed", "unbound"]

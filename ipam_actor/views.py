@@ -137,7 +137,15 @@ def host_view(name: str, host: HostRecord, endpoints: int) -> HostView:
     return HostView(
         host=name,
         name=name,
-        spec=HostSpec(driver=host.driver, datapath=host.datapath, version=host.version, bridge=host.bridge),
+        spec=HostSpec(
+            driver=host.driver,
+            datapath=host.datapath,
+            version=host.version,
+            bridge=host.bridge,
+            vtep=host.vtep,
+            vtep_mac=host.vtep_mac,
+            underlay_mtu_bytes=host.underlay_mtu_bytes,
+        ),
         status=HostStatus(state="joined", endpoints=endpoints, seq=host.seq),
     )
 

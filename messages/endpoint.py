@@ -50,14 +50,18 @@ class CreateEndpoint(Command, frozen=True, kw_only=True):
             check_token("pool name", self.pool)
 
 
-class AttachEndpoint(Command, frozen=True, kw_only=True):
-    """Bind an endpoint to a container on a host. No network means the one endpoint of this name in the tenant."""
+class AttachEndpoint(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Bind an endpoint to a container on a host. No network means the one endpoint of this name in the tenant.
+
+    `move`: one that is bound elsewhere leaves that place in the same moment, instead of being refused.
+    """
 
     tenant: Token
     name: Name
     container: Name
     host: Token
     network: Token | None = None
+    move: bool = False
 
     def __post_init__(self) -> None:
         check_place(self.container, self.host)

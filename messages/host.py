@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from .addresses import Address, Mac, check_mac
 from .names import Name, Token, check_container, check_token
 from .struct import Command, Event, Part, View
 
+UNDERLAY_MTU_MIN, UNDERLAY_MTU_MAX = 576, 65535
 
-class JoinHost(Command, frozen=True, kw_only=True):
+
+class JoinHost(Command, frozen=True, kw_only=True, omit_defaults=True):
     """Make a host known, or what it says of itself. Sent by its host actor at every start; identical: nothing
     changes.
+
+    `vtep`: where other hosts send what they tunnel to it, none for a host without tunnels. `vtep_mac` is the MAC that
+    has this address, `underlay_mtu_bytes` the longest IP packet that the link there carries; 0 for unknown.
     """
 
     tenant: Token
@@ -17,9 +23,21 @@ class JoinHost(Command, frozen=True, kw_only=True):
     datapath: str
     version: str
     bridge: str = ""
+    vtep: Address | None = None
+    vtep_mac: Mac | None = None
+    underlay_mtu_bytes: int = 0
 
     def __post_init__(self) -> None:
         check_token("host name", self.host)
+        if self.vtep is not None and (self.vtep.is_multicast or self.vtep.is_unspecified or self.vtep.is_loopback):
+            raise ValueError(f"VTEP {self.vtep} cannot be sent to: expected a unicast address")
+        if self.vtep_mac is not None:
+            check_mac(self.vtep_mac)
+        if self.underlay_mtu_bytes and not UNDERLAY_MTU_MIN <= self.underlay_mtu_bytes <= UNDERLAY_MTU_MAX:
+            raise ValueError(
+                f"underlay MTU {self.underlay_mtu_bytes} is out of range: "
+                f"expected {UNDERLAY_MTU_MIN} to {UNDERLAY_MTU_MAX}, or 0 for unknown"
+            )
 
 
 class RemoveHost(Command, frozen=True, kw_only=True):
@@ -40,14 +58,17 @@ class ListHosts(Command, frozen=True, kw_only=True):
     """Ask for all hosts."""
 
 
-class HostJoined(Event, frozen=True, kw_only=True):
-    """The host is a member, and says this of itself."""
+class HostJoined(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The host is a member, and says this of itself (the fields of `JoinHost`)."""
 
     host: str
     driver: str
     datapath: str
     version: str
     bridge: str = ""
+    vtep: Address | None = None
+    vtep_mac: str | None = None
+    underlay_mtu_bytes: int = 0
 
 
 class HostRemoved(Event, frozen=True, kw_only=True):
@@ -69,13 +90,16 @@ class FindContainer(Command, frozen=True, kw_only=True):
         check_container(self.container)
 
 
-class HostSpec(Part, frozen=True, kw_only=True):
-    """What a host said of itself when it joined."""
+class HostSpec(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """What a host said of itself when it joined (the fields of `JoinHost`)."""
 
     driver: str
     datapath: str
     version: str
     bridge: str
+    vtep: Address | None = None
+    vtep_mac: str | None = None
+    underlay_mtu_bytes: int = 0
 
 
 class HostStatus(Part, frozen=True, kw_only=True):

@@ -107,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         help="VLAN networks leave the host by this interface, all or those with these tags (eth1:10-20,30); repeatable",
     )
+    made.add_argument("--vtep", metavar="ADDRESS", help="this host's address for tunnels to others (none)")
     made.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (info)")
     made.add_argument(
         "--unverified-identity",

@@ -54,6 +54,40 @@ class PortSpec(msgspec.Struct, frozen=True):
         return f"np{self.endpoint[:12]}"
 
 
+class RemoteEndpoint(msgspec.Struct, frozen=True):
+    """An endpoint of another host: what a member of its VXLAN network here must be able to reach."""
+
+    endpoint: str
+    epoch: int
+    vni: int
+    mac: str
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+    vtep: IPv4Address | IPv6Address  # of the host that it is on
+
+
+class RemoteFlood(msgspec.Struct, frozen=True):
+    """Broadcasts and multicasts of a network are sent to another host too, which has members of it."""
+
+    vni: int
+    vtep: IPv4Address | IPv6Address
+
+
+class RemoteVtep(msgspec.Struct, frozen=True):
+    """The MAC that has another host's VTEP address on the underlay, so that no packet waits for it to be asked."""
+
+    vtep: IPv4Address | IPv6Address
+    mac: str
+
+
+class RemoteTunnel(msgspec.Struct, frozen=True):
+    """This host's own end of all tunnels, at this address."""
+
+    vtep: IPv4Address | IPv6Address
+
+
+Remote = RemoteEndpoint | RemoteFlood | RemoteVtep | RemoteTunnel
+
+
 class EnsureSwitch(msgspec.Struct, frozen=True, tag="ensure-switch"):
     """The bridge exists, is secure until told otherwise, and its common rules stand."""
 
@@ -72,7 +106,19 @@ class DropPort(msgspec.Struct, frozen=True, tag="drop-port"):
     device: str
 
 
-Op = EnsureSwitch | EnsurePort | DropPort
+class EnsureRemote(msgspec.Struct, frozen=True, tag="ensure-remote"):
+    """What is said of another host holds, in place of what was said of the same MAC or address before."""
+
+    remote: Remote
+
+
+class DropRemote(msgspec.Struct, frozen=True, tag="drop-remote"):
+    """What `observe` shows under this mark holds no more. Success when it did not."""
+
+    mark: str
+
+
+Op = EnsureSwitch | EnsurePort | DropPort | EnsureRemote | DropRemote
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
@@ -108,17 +154,21 @@ class ObservedPort(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """All of the switch that is ours: whether its common part stands, and each port by endpoint id."""
+    """All of the switch that is ours: whether its common part stands, and each port by endpoint id.
+
+    `remotes` is what it holds of other hosts, by the driver's own marks (`Driver.mark_of`), and whether it is whole.
+    """
 
     is_switch_ready: bool
     ports: Mapping[str, ObservedPort]
+    remotes: Mapping[str, bool] = {}
 
 
 class Capabilities(msgspec.Struct, frozen=True):
     """What this driver can enforce on this host. What is not here is refused when asked for, never left open."""
 
     vlan: bool = False
-    vxlan: bool = False
+    vxlan: bool = False  # tunnels to other hosts
     anti_spoofing: bool = False
     ipv6: bool = False
     datapath: str = ""  # "system", "netdev", "memory": for people
@@ -141,6 +191,10 @@ class Driver(Protocol):
         """What this driver can enforce here; its data path is known once it is open."""
         ...
 
+    def mark_of(self, remote: Remote) -> str:
+        """Under what `observe` shows this: anything else said of the same endpoint or host has another mark."""
+        ...
+
     async def open(self, on_change: Callable[[str], None]) -> None:
         """Connect. `on_change(reason)` is called whenever something of ours changed that this driver did not do itself
         (a port row or a device removed by hand, the switch restarted): the caller then observes and plans again.
@@ -156,6 +210,7 @@ class Driver(Protocol):
     async def execute(self, ops: Sequence[Op]) -> Sequence[Outcome]:
         """Make each operation's state true, in order where it matters, batched where it does not.
 
+        What is said of other hosts changes at one moment, together with the rules of the ports.
         Returns one outcome per op, in the order given. Raises: `Unavailable` when the switch went away; anything may
         then be half done, and a new observation says what.
         """

@@ -7,6 +7,7 @@ put into the world, and its driver meets them part by part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import assert_never
 
 import msgspec
 
@@ -16,7 +17,9 @@ from .contract import (
     Capabilities,
     Done,
     DropPort,
+    DropRemote,
     EnsurePort,
+    EnsureRemote,
     EnsureSwitch,
     Failed,
     Figures,
@@ -26,6 +29,7 @@ from .contract import (
     Outcome,
     Part,
     PortSpec,
+    Remote,
 )
 
 _MAKING_ORDER = (Part.LINK, Part.SWITCH, Part.RULES)
@@ -49,6 +53,7 @@ class MemorySwitch:
         self.is_ready = False
         self.is_away = False
         self.ports: dict[str, MemoryPort] = {}
+        self.remotes: dict[str, Remote] = {}  # by mark
         self.steps = 0  # changes made so far, each to one part
         self.fails_at_step: int | None = None  # the switch goes away instead of making this change
         self.refusals: dict[str, Failed] = {}  # endpoint -> what is answered instead of making its port
@@ -70,9 +75,15 @@ class MemorySwitch:
             del self.ports[endpoint]
         self.on_change(f"parts of {port.device} were removed")
 
+    def lose_remote(self, mark: str) -> None:
+        """Somebody else removes what the switch has of another host."""
+        del self.remotes[mark]
+        self.on_change("flows were changed")
+
     def restart(self) -> None:
         """The switch starts again: rows and links are kept, its rules are gone."""
         self.is_ready = False
+        self.remotes.clear()
         for port in list(self.ports.values()):
             port.parts.discard(Part.RULES)
             if not port.parts:
@@ -86,15 +97,20 @@ class MemorySwitch:
 
 
 class MemoryDriver:
-    """The driver contract on a `MemorySwitch`."""
+    """The driver contract on a `MemorySwitch`; `has_tunnels`: other hosts can be reached."""
 
-    def __init__(self, switch: MemorySwitch | None = None) -> None:
+    def __init__(self, switch: MemorySwitch | None = None, *, has_tunnels: bool = True) -> None:
         self.switch = switch or MemorySwitch()
+        self._has_tunnels = has_tunnels
 
     @property
     def capabilities(self) -> Capabilities:
         """All that can be remembered."""
-        return Capabilities(vlan=True, vxlan=True, anti_spoofing=True, ipv6=True, datapath="memory")
+        return Capabilities(vlan=True, vxlan=self._has_tunnels, anti_spoofing=True, ipv6=True, datapath="memory")
+
+    def mark_of(self, remote: Remote) -> str:
+        """All of it, in words."""
+        return repr(remote)
 
     async def open(self, on_change: Callable[[str], None]) -> None:
         """Changes by others are told to `on_change`. Raises: Unavailable while the switch is away."""
@@ -112,7 +128,7 @@ class MemoryDriver:
             )
             for port in self.switch.ports.values()
         }
-        return Observed(self.switch.is_ready, ports)
+        return Observed(self.switch.is_ready, ports, dict.fromkeys(self.switch.remotes, True))
 
     async def execute(self, ops: Sequence[Op]) -> Sequence[Outcome]:
         """Each operation in its turn, part by part. Raises: Unavailable when the switch goes away on the way."""
@@ -141,6 +157,19 @@ class MemoryDriver:
                 return Done(op)
             case EnsurePort():
                 return self._ensure(op)
+            case EnsureRemote():
+                mark = self.mark_of(op.remote)
+                if mark not in self.switch.remotes:
+                    self.switch.step()
+                    self.switch.remotes[mark] = op.remote
+                return Done(op)
+            case DropRemote():
+                if op.mark in self.switch.remotes:
+                    self.switch.step()
+                    del self.switch.remotes[op.mark]
+                return Done(op)
+            case _:
+                assert_never(op)
 
     def _drop(self, op: DropPort) -> None:
         port = self.switch.ports.get(op.endpoint)

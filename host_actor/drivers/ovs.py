@@ -2,12 +2,14 @@
 
 What is where: `ovs_flows.py` the flow table, `ovs_rules.py` the rules as the switch has them, `ovs_rows.py` the
 database's rows, `ovs_switch.py` the two connections, `ovs_ports.py` the making of ports, `ovs_removal.py` their paced
-removal, `ovs_uplink.py` the ways out of the host, `ovs_shield.py` what keeps containers off this host's own network.
+removal, `ovs_remotes.py` the flows of other hosts, `ovs_reach.py` the way to them, `ovs_uplink.py` the ways out of the
+host, `ovs_shield.py` what keeps containers off this host's own network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import structlog
@@ -24,7 +26,9 @@ from .contract import (
     Capabilities,
     Done,
     DropPort,
+    DropRemote,
     EnsurePort,
+    EnsureRemote,
     EnsureSwitch,
     Failed,
     Figures,
@@ -33,9 +37,12 @@ from .contract import (
     Op,
     Outcome,
     Part,
+    Remote,
 )
 from .ovs_flows import OUR_TABLES, Seal, Table, owner_of
 from .ovs_ports import Ports, stamp_of
+from .ovs_reach import Reach
+from .ovs_remotes import remote_mark
 from .ovs_rows import PortRow
 from .ovs_rules import Survey
 from .ovs_shield import shield_host
@@ -44,6 +51,8 @@ from .ovs_uplink import Wires
 
 DEFAULT_RUN_DIR = Path("/var/run/openvswitch")
 DEVICE_PREFIX = "np"
+
+_DeviceOp = EnsurePort | DropPort | EnsureRemote | DropRemote  # not about the switch as a whole
 
 log = structlog.get_logger()
 
@@ -57,8 +66,10 @@ class OvsDriver:
         datapath: Datapath = "auto",
         run_dir: Path = DEFAULT_RUN_DIR,
         uplinks: Sequence[Uplink] = (),
+        vtep: IPv4Address | IPv6Address | None = None,
     ) -> None:
         self._bridge = bridge
+        self._vtep = vtep
         self._datapath: Datapath = datapath
         self._run_dir = run_dir
         self._wires = Wires(uplinks)
@@ -73,18 +84,24 @@ class OvsDriver:
         )
         self._links = LinkTable(DEVICE_PREFIX, self._link_changed)
         self._veths = VethMaker()
-        self._ports = Ports(self._switch, self._veths, self._links)
+        self._reach = Reach(self._switch, self._run_dir, self._vtep)
+        self._ports = Ports(self._switch, self._veths, self._links, self._reach)
 
     @classmethod
     def of(cls, config: Config) -> OvsDriver:
         """The driver that the configuration asks for."""
+        vtep = ip_address(config.vtep) if config.vtep is not None else None
         run_dir = config.ovs_run_dir or DEFAULT_RUN_DIR
-        return cls(config.bridge, config.datapath, run_dir, config.uplinks)  # type: ignore[arg-type]
+        return cls(config.bridge, config.datapath, run_dir, config.uplinks, vtep)  # type: ignore[arg-type]
 
     @property
     def capabilities(self) -> Capabilities:
-        """What can be enforced here. VXLAN networks are kept apart by VNI; no tunnel leads to another host yet."""
-        return Capabilities(vlan=True, vxlan=True, anti_spoofing=True, ipv6=True, datapath=self._switch.datapath)
+        """What can be enforced here. Without a VTEP address, VXLAN networks are kept apart and end at this host."""
+        has_tunnels = self._vtep is not None
+        return Capabilities(vlan=True, vxlan=has_tunnels, anti_spoofing=True, ipv6=True, datapath=self._switch.datapath)
+
+    def mark_of(self, remote: Remote) -> str:
+        return remote_mark(remote)
 
     async def open(self, on_change: Callable[[str], None]) -> None:
         self._assemble()
@@ -126,9 +143,10 @@ class OvsDriver:
             return Observed(is_switch_ready=False, ports=await self._observed_ports(rows, Survey({}, Seal())))
         survey = await self._switch.survey()
         ports = await self._observed_ports(rows, survey)
-        is_clean = not survey.strangers(self._owners()) and self._switch.groups.key_of.keys() <= self._ofports()
+        owners = self._owners()
+        is_clean = not survey.strangers(owners) and self._switch.groups.key_of.keys() <= self._ofports()
         is_ready = self._switch.is_secure and self._switch.is_wired and survey.is_common_whole and is_clean
-        return Observed(is_switch_ready=is_ready, ports=ports)
+        return Observed(is_switch_ready=is_ready, ports=ports, remotes=await self._reach.observed(survey, owners))
 
     async def _observed_ports(self, rows: dict[str, PortRow], survey: Survey) -> dict[str, ObservedPort]:
         found = {row.applied.endpoint: await self._observed_port(row, survey) for row in rows.values()}
@@ -176,7 +194,7 @@ class OvsDriver:
             if isinstance(wave, EnsureSwitch):
                 outcomes.append(await self._ensure_switch(wave))
                 continue
-            devices = {_device_of(op) for op in wave}
+            devices = {_subject_of(op) for op in wave if isinstance(op, EnsurePort | DropPort)}
             self._busy |= devices
             try:
                 outcomes += await self._ports.carry_out(wave)
@@ -216,29 +234,38 @@ class OvsDriver:
             self._on_change(f"device {device} lost its link")
 
 
-def _device_of(op: EnsurePort | DropPort) -> str:
-    return op.port.device if isinstance(op, EnsurePort) else op.device
+def _subject_of(op: _DeviceOp) -> str:
+    """The device or the mark that it is about."""
+    match op:
+        case EnsurePort():
+            return op.port.device
+        case DropPort():
+            return op.device
+        case EnsureRemote():
+            return remote_mark(op.remote)
+        case DropRemote():
+            return op.mark
 
 
-def _waves(ops: Sequence[Op], sandbox_of: Callable[[str], str]) -> Iterator[EnsureSwitch | list[EnsurePort | DropPort]]:
+def _waves(ops: Sequence[Op], sandbox_of: Callable[[str], str]) -> Iterator[EnsureSwitch | list[_DeviceOp]]:
     """The operations in their order, as many together as have no device in common.
 
     Nothing is made in a sandbox in the wave that takes something out of it: the interface there keeps its name until
     it is gone.
     """
-    wave: list[EnsurePort | DropPort] = []
+    wave: list[_DeviceOp] = []
     devices: set[str] = set()
     left: set[str] = set()  # sandboxes that something is taken out of
     for op in ops:
         is_crowded = isinstance(op, EnsurePort) and op.port.sandbox.key in left
-        if wave and (isinstance(op, EnsureSwitch) or is_crowded or _device_of(op) in devices):
+        if wave and (isinstance(op, EnsureSwitch) or is_crowded or _subject_of(op) in devices):
             yield wave
             wave, devices, left = [], set(), set()
         if isinstance(op, EnsureSwitch):
             yield op
             continue
         wave.append(op)
-        devices.add(_device_of(op))
+        devices.add(_subject_of(op))
         if isinstance(op, DropPort):
             left.add(sandbox_of(op.device))
     if wave:

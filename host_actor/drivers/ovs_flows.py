@@ -87,6 +87,21 @@ def owner_of(endpoint: str, epoch: int) -> int:
 
 COMMON_OWNER: Final = owner_of("common", 1)
 
+_REMOTE_MARK: Final = 0x7E1E  # the first 16 bits of the cookie of an endpoint on another host
+
+
+def remote_owner(endpoint: str, epoch: int, checksum: int) -> int:
+    """The cookie of the flows about an endpoint on another host: 16 bits that say so, 16 of its identity, 32 of a seal.
+
+    No row tells what was applied of it, so its flows tell for themselves whether they are complete.
+    """
+    return _REMOTE_MARK << 48 | owner_of(endpoint, epoch) & 0xFFFF << 32 | checksum
+
+
+def is_remote_owner(cookie: int) -> bool:
+    """Whether it may be a cookie of `remote_owner`: a port has one like it once in 65,536 times."""
+    return cookie >> 48 == _REMOTE_MARK
+
 
 @dataclass(frozen=True, slots=True)
 class Seal:
@@ -151,12 +166,12 @@ def port_flows(port: PortSpec, ofport: int) -> tuple[Flow, ...]:
     for address in addresses:
         if isinstance(address, IPv4Address):
             flows += _ipv4_source(ofport, port.mac, address)
-            flows.append(_arp_answer(key, port.mac, address))
+            flows.append(arp_answer(key, port.mac, address))
     six = [address for address in addresses if isinstance(address, IPv6Address)]
     if six:
         known = list(dict.fromkeys((*six, link_local_of(port.mac))))
         flows += _ipv6_source(ofport, known)
-        flows += [answer for address in known for answer in _neighbour_answer(key, port.mac, address)]
+        flows += [answer for address in known for answer in neighbour_answer(key, port.mac, address)]
     return owned(flows, owner_of(port.endpoint, port.epoch))
 
 
@@ -192,7 +207,7 @@ def _ipv6_source(ofport: int, known: Sequence[IPv6Address]) -> Iterable[Flow]:
         yield flow(Table.SOURCE, CLAIM, claim, goto(Table.FORWARD))
 
 
-def _arp_answer(key: int, mac: str, address: IPv4Address) -> Flow:
+def arp_answer(key: int, mac: str, address: IPv4Address, priority: int = OWN) -> Flow:
     """A request for the address goes back as the reply that its owner would give (RFC 826)."""
     asked = match(xreg0=network_match(key), eth_type=ETH_ARP, arp_op=ARP_REQUEST, arp_tpa=address)
     reply = apply(
@@ -205,10 +220,10 @@ def _arp_answer(key: int, mac: str, address: IPv4Address) -> Flow:
         set_field("arp_spa", address),
         output(PORT_IN_PORT),
     )
-    return flow(Table.ANSWER, OWN, asked, reply)
+    return flow(Table.ANSWER, priority, asked, reply)
 
 
-def _neighbour_answer(key: int, mac: str, address: IPv6Address) -> Iterable[Flow]:
+def neighbour_answer(key: int, mac: str, address: IPv6Address, priority: int = OWN) -> Iterable[Flow]:
     """A solicitation becomes the advertisement that its target would send (RFC 4861 section 7.2.4).
 
     Two tables, because the option's fields exist for the switch only once the type says advertisement.
@@ -216,7 +231,7 @@ def _neighbour_answer(key: int, mac: str, address: IPv6Address) -> Iterable[Flow
     network = network_match(key)
     icmp: dict[str, Value] = {"eth_type": ETH_IPV6, "ip_proto": ICMPV6, "icmpv6_code": 0, "nd_target": address}
     turn = apply(set_field("icmpv6_type", NEIGHBOUR_ADVERTISEMENT)) + goto(Table.ADVERTISE)
-    yield flow(Table.ANSWER, OWN, match(xreg0=network, **icmp, icmpv6_type=NEIGHBOUR_SOLICITATION), turn)
+    yield flow(Table.ANSWER, priority, match(xreg0=network, **icmp, icmpv6_type=NEIGHBOUR_SOLICITATION), turn)
     reply = apply(
         set_field("nd_reserved", SOLICITED_OVERRIDE),
         set_field("nd_options_type", 2),
@@ -227,7 +242,7 @@ def _neighbour_answer(key: int, mac: str, address: IPv6Address) -> Iterable[Flow
         set_field("nd_tll", mac),
         output(PORT_IN_PORT),
     )
-    yield flow(Table.ADVERTISE, OWN, match(xreg0=network, **icmp, icmpv6_type=NEIGHBOUR_ADVERTISEMENT), reply)
+    yield flow(Table.ADVERTISE, priority, match(xreg0=network, **icmp, icmpv6_type=NEIGHBOUR_ADVERTISEMENT), reply)
 
 
 def _forward(mac: str, key: int, ofport: int) -> Sequence[Flow]:

@@ -23,8 +23,10 @@ from ..netlink_veth import Born, DeviceTaken, LinkSpec, NoFreeInterface, Sandbox
 from ..openflow import Flow
 from ..openflow_client import FlowsRefused
 from ..ovsdb import TransactionRefused
-from .contract import Done, DropPort, EnsurePort, Failed, Outcome, Part, PortSpec
+from ..unixctl import CommandRefused
+from .contract import Done, DropPort, DropRemote, EnsurePort, EnsureRemote, Failed, Outcome, Part, PortSpec
 from .ovs_flows import Seal, network_key, owner_of, seal_of
+from .ovs_reach import Reach, UnderlayMissing
 from .ovs_removal import PacedRemoval
 from .ovs_rows import Applied, PortRow, insert_port, update_port
 from .ovs_rules import RuleEdit
@@ -66,6 +68,8 @@ _CODES: Final[dict[type[Exception], str]] = {
     FlowsMissing: "switch-refused",
     TransactionRefused: "switch-refused",
     PortMissing: "device-missing",
+    UnderlayMissing: "vtep-missing",
+    CommandRefused: "switch-refused",
 }
 
 
@@ -160,21 +164,34 @@ class _Ensuring:
         )
 
 
-_Work = _Ensuring | _Dropping
+class _Reaching:
+    """One change of what the switch has of other hosts."""
+
+    def __init__(self, op: EnsureRemote | DropRemote, change: RuleChange | None) -> None:
+        self.op = op
+        self.refusal: FlowsRefused | None = None
+        self._change = change
+
+    def early_change(self) -> RuleChange | None:
+        return self._change
+
+
+_Work = _Ensuring | _Dropping | _Reaching
 
 
 class Ports:
-    """Makes and takes away ports on one switch."""
+    """Makes and takes away ports on one switch, and what it has of other hosts in the same bundles."""
 
-    def __init__(self, switch: Switch, veths: VethMaker, links: LinkTable) -> None:
+    def __init__(self, switch: Switch, veths: VethMaker, links: LinkTable, reach: Reach) -> None:
         self._switch = switch
+        self._reach = reach
         self._veths = veths
         self._links = links
         self._serial = 0
         self.removal = PacedRemoval(switch.remove_port, veths.delete)
 
-    async def carry_out(self, ops: Sequence[EnsurePort | DropPort]) -> list[Outcome]:
-        """Every operation's outcome; no two of them are about one device. Raises: `Unavailable`."""
+    async def carry_out(self, ops: Sequence[EnsurePort | DropPort | EnsureRemote | DropRemote]) -> list[Outcome]:
+        """Every operation's outcome; no two of them are about one device or mark. Raises: `Unavailable`."""
         for op in ops:
             if isinstance(op, EnsurePort):
                 await self.removal.make_room(op.port.device, op.port.sandbox.key)
@@ -195,8 +212,10 @@ class Ports:
                 if isinstance(work, _Ensuring):
                     self._switch.release_ofport(work.ofport)
 
-    def _begin(self, op: EnsurePort | DropPort) -> _Work | Failed:
+    def _begin(self, op: EnsurePort | DropPort | EnsureRemote | DropRemote) -> _Work | Failed:
         """What the operation starts from, or why it is refused at once."""
+        if isinstance(op, EnsureRemote | DropRemote):
+            return _Reaching(op, self._reach.change(op))
         device = op.port.device if isinstance(op, EnsurePort) else op.device
         row = self._switch.rows.ports.get(device)
         link = self._links.links.get(device)
@@ -228,6 +247,8 @@ class Ports:
         try:
             if isinstance(work, _Dropping):
                 return await self._drop(work, early)
+            if isinstance(work, _Reaching):
+                return await self._reach_out(work, early)
             return await self._ensure(work, early)
         except tuple(_CODES) as refusal:
             await asyncio.shield(early)
@@ -244,6 +265,13 @@ class Ports:
             gone = self.removal.add(work.op.device, work.row.applied.sandbox_key if work.row is not None else "")
             if len(self.removal.pending) <= WAITED_FOR_REMOVALS:
                 await asyncio.shield(gone)
+        return Done(work.op)
+
+    async def _reach_out(self, work: _Reaching, early: asyncio.Task[None]) -> Outcome:
+        await asyncio.shield(early)
+        if work.refusal is not None:
+            raise work.refusal
+        await self._reach.finish(work.op)
         return Done(work.op)
 
     async def _ensure(self, work: _Ensuring, early: asyncio.Task[None]) -> Outcome:

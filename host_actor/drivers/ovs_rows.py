@@ -19,10 +19,11 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "Open_vSwitch": ("ovs_version", "datapath_types"),
     "Bridge": ("name", "datapath_type", "fail_mode"),
     "Port": ("name", "tag", "external_ids"),
-    "Interface": ("name", "ofport", "ofport_request", "error"),
+    "Interface": ("name", "ofport", "ofport_request", "error", "options", "external_ids"),
 }
 WIRE_MARK: Final = "np-wire"  # the key of patch ports to uplinks
-HIGHEST_OFPORT: Final = 0xFEFF  # OFPP_MAX of OpenFlow 1.0, which the switch keeps to
+HIGHEST_OFPORT: Final = 0xFDFF  # of an endpoint; what is up to OFPP_MAX of OpenFlow 1.0 (0xFEFF) is left for tunnels
+TUNNEL_DEVICE: Final = "np-vxlan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +94,24 @@ class BridgeRow:
     fail_mode: str
 
 
+@dataclass(frozen=True, slots=True)
+class TunnelRow:
+    """This host's end of all tunnels. `underlay` is the link and the address on it that it was made for."""
+
+    ofport: int
+    ofport_request: int
+    error: str
+    options: Mapping[str, str]
+    underlay: str
+
+
 @dataclass(slots=True)
 class _Interface:
     name: str
     ofport: int
     ofport_request: int
     error: str
+    tunnel: TunnelRow | None = None
 
 
 @dataclass
@@ -115,6 +128,7 @@ class SwitchRows:
     bridge: BridgeRow | None = None
     ports: dict[str, PortRow] = field(default_factory=dict)  # ours, by device
     wires: dict[str, str] = field(default_factory=dict)  # patch ports to uplinks: their row ids by name
+    tunnel_port_id: str = ""
     _interfaces: dict[str, _Interface] = field(default_factory=dict)  # all, by row id
     _by_name: dict[str, _Interface] = field(default_factory=dict)
     _ofports: Counter[int] = field(default_factory=Counter)
@@ -123,6 +137,7 @@ class SwitchRows:
         """The copy is exactly this."""
         self.ports, self._interfaces, self._by_name, self.bridge, self.has_root = {}, {}, {}, None, False
         self.wires = {}
+        self.tunnel_port_id = ""
         self._ofports.clear()
         self.update(everything)
 
@@ -143,6 +158,12 @@ class SwitchRows:
         for device in worse:
             self.on_worse(device)
 
+    @property
+    def tunnel(self) -> TunnelRow | None:
+        """This host's end of all tunnels, if there is one."""
+        found = self._by_name.get(TUNNEL_DEVICE)
+        return found.tunnel if found is not None else None
+
     def is_ofport_used(self, number: int) -> bool:
         """Whether somebody has this port number or has asked for it."""
         return self._ofports[number] > 0
@@ -153,6 +174,8 @@ class SwitchRows:
             self._ofports.subtract((gone.ofport, gone.ofport_request))
             if self._by_name.get(gone.name) is gone:
                 del self._by_name[gone.name]
+            if gone.tunnel is not None and "new" not in change:
+                worse.add(gone.name)
         if "new" not in change:
             return
         new = change["new"]
@@ -162,6 +185,10 @@ class SwitchRows:
             _optional_number(new["ofport_request"]),
             " ".join(map(str, from_set(new["error"]))),
         )
+        if item.name == TUNNEL_DEVICE:
+            underlay = from_map(new["external_ids"]).get("np-underlay", "")
+            options = from_map(new["options"])
+            item.tunnel = TunnelRow(item.ofport, item.ofport_request, item.error, options, underlay)
         self._interfaces[row_uuid] = self._by_name[item.name] = item
         self._ofports.update((item.ofport, item.ofport_request))
         if (port := self.ports.get(item.name)) is not None:
@@ -174,6 +201,8 @@ class SwitchRows:
         new = change.get("new")
         ids = from_map(new["external_ids"]) if new else {}
         device = (new or change["old"]).get("name", "")
+        if device == TUNNEL_DEVICE and (new is not None or row_uuid == self.tunnel_port_id):
+            self.tunnel_port_id = row_uuid if new is not None else ""
         known = self.ports.get(device)
         if WIRE_MARK in ids:
             self.wires[device] = row_uuid
@@ -276,6 +305,31 @@ def update_port(row: PortRow, port: PortSpec, applied: Applied, ofport: int) -> 
             "row": {"external_ids": ids, "ofport_request": ofport},
         },
     ]
+
+
+def tunnel_options(vtep: str) -> dict[str, str]:
+    """One port for all tunnels: flows say where to, and in which network (RFC 7348, UDP port 4789)."""
+    return {"remote_ip": "flow", "key": "flow", "local_ip": vtep, "dst_port": "4789"}
+
+
+def insert_tunnel(bridge: str, vtep: str, underlay: str, ofport: int) -> list[Operation]:
+    """The port of all tunnels, where there is none."""
+    interface: Row = {"name": TUNNEL_DEVICE, "type": "vxlan", "ofport_request": ofport}
+    return [
+        _insert("Interface", "tunnel_interface", interface | _tunnel_says(vtep, underlay)),
+        _insert("Port", "tunnel_port", {"name": TUNNEL_DEVICE, "interfaces": named("tunnel_interface")}),
+        _mutate("Bridge", [["name", "==", bridge]], "ports", "insert", [named("tunnel_port")]),
+    ]
+
+
+def update_tunnel(vtep: str, underlay: str, ofport: int) -> list[Operation]:
+    """The port of all tunnels says this, whatever it said before."""
+    row = {"type": "vxlan", "ofport_request": ofport} | _tunnel_says(vtep, underlay)
+    return [{"op": "update", "table": "Interface", "where": [["name", "==", TUNNEL_DEVICE]], "row": row}]
+
+
+def _tunnel_says(vtep: str, underlay: str) -> Row:
+    return {"options": to_map(tunnel_options(vtep)), "external_ids": to_map({"np-underlay": underlay})}
 
 
 def delete_ports(bridge: str, port_ids: Iterable[str]) -> list[Operation]:

@@ -20,6 +20,7 @@ NEEDED: Final[Mapping[str, Mapping[str, str]]] = {
         "ofport": "integer",
         "ofport_request": "integer",
         "error": "string",
+        "options": "string",
         "external_ids": "string",
     },
 }

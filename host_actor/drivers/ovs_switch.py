@@ -83,6 +83,7 @@ class Switch:
         self._writer = _Writer(self._transact_now)
         self._rule_lock = asyncio.Lock()
         self._are_groups_unsure = False
+        self.runs_seen = 0  # how often the bridge was connected to: each time it may have been started anew
         self._common_seal = seal_of(self.wires.common())
         self._network_seals: dict[int, Seal] = {}  # of networks' own flows, by key
         self.is_echo_other = False  # this switch shows flows in other words than it was told them
@@ -156,6 +157,7 @@ class Switch:
         self._common_seal = seal_of(self.wires.common())
         self._network_seals.clear()
         self.is_echo_other = False
+        self.runs_seen += 1
         return client
 
     def _on_away(self, reason: str) -> None:
@@ -193,12 +195,12 @@ class Switch:
         """The same, and 0 while the bridge does not answer."""
         return self.ofport_of(device) if self._openflow.is_up else 0
 
-    async def until_port(self, device: str, ofport: int) -> None:
+    async def until_port(self, device: str, ofport: int, within_s: float = PORT_WITHIN_S) -> None:
         """The switch forwards for this device under this number. Raises: `PortMissing`, `Unavailable`."""
         if self.ofport_of(device) == ofport:
             return
         try:
-            async with asyncio.timeout(PORT_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 while self.ofport_of(device) != ofport:
                     await self._port_event(device)
         except TimeoutError as error:
@@ -206,7 +208,7 @@ class Switch:
             said = row.error if row is not None else ""
             number = self.ofport_of(device)
             found = f"it has number {number}" if number else "it is not there"
-            detail = f"port {device} was to have number {ofport} within {PORT_WITHIN_S:g} s: {said or found}"
+            detail = f"port {device} was to have number {ofport} within {within_s:g} s: {said or found}"
             raise PortMissing(detail) from error
         # Port events are told before packets of the port are looked up: until then they are lost, and a lost ARP
         # request costs a container's first connection a second. A barrier is answered after that.

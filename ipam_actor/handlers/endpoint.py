@@ -236,6 +236,7 @@ def _bound(found: FoundNetwork, endpoint: EndpointRecord, host: str, container: 
 def attach_endpoint(state: State, command: AttachEndpoint, _stamp: Stamp) -> Decision:
     """Bind an endpoint to a container on a host. Idempotent for the same place.
 
+    A move ends the old binding and begins the new one in one append: who hears of the one hears of the other.
     Refuses: `unknown-tenant`, `unknown-network`, `unknown-endpoint`, `ambiguous-endpoint`, `unknown-host`,
     `endpoint-bound`.
     """
@@ -247,9 +248,13 @@ def attach_endpoint(state: State, command: AttachEndpoint, _stamp: Stamp) -> Dec
         return Decision((_bound(found, endpoint, command.host, command.container),), show)
     if (binding.container, binding.host) == (command.container, command.host):
         return Decision((), show)
+    if command.move:
+        require_host(state, command.host)
+        return Decision((*_unbound(found, endpoint), _bound(found, endpoint, command.host, command.container)), show)
     raise Rejection(
         "endpoint-bound",
-        f"endpoint {endpoint.name} is bound to container {binding.container} on host {binding.host}: detach it first",
+        f"endpoint {endpoint.name} is bound to container {binding.container} on host {binding.host}: detach it first, "
+        "or move it (--move)",
     )
 
 

@@ -12,22 +12,17 @@ from ..records import HostRecord
 from ..state import State
 from ..views import endpoints_by_host, host_view
 
+_SAID = ("driver", "datapath", "version", "bridge", "vtep", "vtep_mac", "underlay_mtu_bytes")  # of a host by itself
+
 
 def join_host(state: State, command: JoinHost, _stamp: Stamp) -> Decision:
     """The host is a member and says this of itself. Identical: nothing changes; other: the newest stands."""
     show = GetHost(tenant=command.tenant, host=command.host)
     found = state.hosts.hosts.get(command.host)
-    said = (command.driver, command.datapath, command.version, command.bridge)
-    if found is not None and (found.driver, found.datapath, found.version, found.bridge) == said:
+    said = {name: getattr(command, name) for name in _SAID}
+    if found is not None and all(getattr(found, name) == value for name, value in said.items()):
         return Decision((), show)
-    joined = HostJoined(
-        host=command.host,
-        driver=command.driver,
-        datapath=command.datapath,
-        version=command.version,
-        bridge=command.bridge,
-    )
-    return Decision((facts.of_hosts(joined),), show)
+    return Decision((facts.of_hosts(HostJoined(host=command.host, **said)),), show)
 
 
 def remove_host(state: State, command: RemoveHost, _stamp: Stamp) -> Decision:

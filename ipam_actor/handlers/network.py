@@ -28,11 +28,14 @@ from .. import facts
 from ..lookup import FoundNetwork, check_whole, find_network, require_network, require_tenant, some_of
 from ..pools import check_subnet_free, check_tag_free, choose_subnet, choose_tag, reserved_in
 from ..records import NetworkRecord, Owner, TenantRecord
-from ..state import State, TenantAggregate
+from ..state import HostAggregate, State, TenantAggregate
 from ..views import network_view
 from .tenant import tenant_created
 
-MTU_BYTES: dict[Encap, int] = {"vlan": 1500, "vxlan": 1450}  # RFC 7348: outer headers take 50 bytes over IPv4
+VLAN_MTU_BYTES = 1500
+VXLAN_MTU_BYTES = 1450  # where no host has said what its underlay carries
+VXLAN_OVERHEAD_BYTES = {4: 50, 6: 70}  # RFC 7348 section 5: Ethernet, VXLAN, UDP and IP headers, by the VTEPs' family
+ENDPOINT_MTU_MAX = 9000
 
 
 def create_network(state: State, command: CreateNetwork, stamp: Stamp) -> Decision:
@@ -55,10 +58,22 @@ def create_network(state: State, command: CreateNetwork, stamp: Stamp) -> Decisi
     created: tuple[Fact, ...] = ()
     if tenant.record is None:
         created = (facts.of_tenant(command.tenant, tenant_created(command.tenant, record)),)
-    return Decision((*created, *_facts_of(command, tag, subnets)), show)
+    return Decision((*created, *_facts_of(command, tag, subnets, _mtu_bytes(state.hosts, command.encap))), show)
 
 
-def _facts_of(command: CreateNetwork, tag: int, subnets: tuple[Network, ...]) -> tuple[Fact, ...]:
+def _mtu_bytes(hosts: HostAggregate, encap: Encap) -> int:
+    """The longest IP packet of an endpoint: for VXLAN, what the narrowest underlay of the members leaves."""
+    if encap == "vlan":
+        return VLAN_MTU_BYTES
+    left = [
+        host.underlay_mtu_bytes - VXLAN_OVERHEAD_BYTES[host.vtep.version]
+        for host in hosts.hosts.values()
+        if host.vtep is not None and host.underlay_mtu_bytes
+    ]
+    return min([*left, ENDPOINT_MTU_MAX]) if left else VXLAN_MTU_BYTES
+
+
+def _facts_of(command: CreateNetwork, tag: int, subnets: tuple[Network, ...], mtu_bytes: int) -> tuple[Fact, ...]:
     tenant, network = command.tenant, command.network
     return (
         facts.of_tenant(tenant, NetworkAdded(network=network, subnets=subnets)),
@@ -74,7 +89,7 @@ def _facts_of(command: CreateNetwork, tag: int, subnets: tuple[Network, ...]) ->
                 is_tag_chosen=command.tag is None,
                 subnets=subnets,
                 gateways=command.gateways,
-                mtu_bytes=MTU_BYTES[command.encap],
+                mtu_bytes=mtu_bytes,
                 ranges=ordered(command.ranges),
                 excluded=ordered(command.exclude),
             ),

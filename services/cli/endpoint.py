@@ -163,13 +163,15 @@ def _attach_arguments(parser: argparse.ArgumentParser) -> None:
         "--container", required=True, metavar="CONTAINER", help="a Docker name or id, netns:NAME, pid:N"
     )
     parser.add_argument("--host", metavar="HOST", help="where the container is (default: this host)")
+    parser.add_argument("--move", action="store_true", help="take it away from where it is attached now")
     add_wait(parser)
 
 
 def _attach(session: Session, chosen: argparse.Namespace) -> int:
     check_endpoint(session.tenant, chosen.network, chosen.name)
     where = {"network": chosen.network, "container": chosen.container, "host": chosen.host or session.host}
-    outcome = attach(session, message(AttachEndpoint, tenant=session.tenant, name=chosen.name, **where))
+    command = message(AttachEndpoint, tenant=session.tenant, name=chosen.name, move=chosen.move, **where)
+    outcome = attach(session, command)
     return show_outcome(session, outcome, "attached", named=_named(session, chosen))
 
 

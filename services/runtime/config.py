@@ -38,6 +38,7 @@ VARIABLES = {
     "bridge": "NETPLUGIN_BRIDGE",
     "datapath": "NETPLUGIN_DATAPATH",
     "uplinks": "NETPLUGIN_UPLINKS",
+    "vtep": "NETPLUGIN_VTEP",
     "log_level": "NETPLUGIN_LOG_LEVEL",
     "ovs_run_dir": "OVS_RUNDIR",
     "unverified_identity": "NETPLUGIN_UNVERIFIED_IDENTITY",
@@ -63,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str = "vlanBr"
     datapath: str = "auto"
     uplinks: tuple[Uplink, ...] = ()  # by which VLAN networks leave this host
+    vtep: str | None = None  # this host's address for tunnels; None: no tunnel leads here
     log_level: str = "info"
     ovs_run_dir: Path | None = None  # where an Open vSwitch has its sockets; None: found, or our own
     unverified_identity: bool = False  # run where the server cannot say who sends a command
@@ -174,6 +176,8 @@ def _parse(key: str, value: object, source: str) -> object:
             return _bridge(value, source)
         case "metrics":
             return _address_and_port(value, source)
+        case "vtep":
+            return _vtep(value, source)
     return value
 
 
@@ -227,3 +231,13 @@ def _bridge(value: str, source: str) -> str:
     if len(value) > limit or value in (".", "..") or any(c == "/" or c.isspace() for c in value):
         raise Misconfigured(f"{source} is {value!r}: expected an interface name of at most {limit} characters")
     return value
+
+
+def _vtep(value: str, source: str) -> str:
+    try:
+        address = ip_address(value)
+    except ValueError as error:
+        raise Misconfigured(f"{source}: {error}: expected one address of this host, such as 172.30.0.1") from error
+    if address.is_multicast or address.is_unspecified or address.is_loopback:
+        raise Misconfigured(f"{source} is {value}: expected a unicast address that other hosts can send to")
+    return str(address)

@@ -74,6 +74,30 @@ CASES = [
     ),
     (
         flow(
+            0,
+            100,
+            match(tunnel_id=5001, tun_src=bytes([172, 30, 0, 2]), in_port=0xFE00, eth_src=MAC),
+            apply(set_field("reg0", 7)) + goto(50),
+        ),
+        (
+            f"table=0,priority=100,tun_id=5001,tun_src=172.30.0.2,in_port=65024,dl_src={MAC},"
+            "actions=set_field:7->reg0,goto_table:50"
+        ),
+    ),
+    (
+        flow(
+            50,
+            100,
+            match(xreg0=(7 << 32, REG0), eth_dst=MAC),
+            apply(set_field("tunnel_id", 5001), set_field("tun_ipv6_dst", bytes([0xFD, *[0] * 14, 7])), output(0xFE00)),
+        ),
+        (
+            f"table=50,priority=100,reg0=7,dl_dst={MAC},"
+            "actions=set_field:5001->tun_id,set_field:fd00::7->tun_ipv6_dst,output:65024"
+        ),
+    ),
+    (
+        flow(
             50, 100, match(eth_dst=("01:00:00:00:00:00", "01:00:00:00:00:00"), xreg0=(7 << 32, REG0)), apply(group(9))
         ),
         "table=50,priority=100,reg0=7,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,actions=group:9",
@@ -106,11 +130,14 @@ def test_groups_have_a_bucket_for_each_port(tmp_path: Path) -> None:
         return read_back(of.group_mod(*arguments), folder=tmp_path)  # type: ignore[arg-type]
 
     both = "bucket=bucket_id:1,actions=output:1,bucket=bucket_id:2,actions=output:2"
-    assert f"ADD group_id=7,type=all,{both}" in shown(of.GroupCommand.ADD, 7, [1, 2])
-    inserted = shown(of.GroupCommand.INSERT_BUCKET, 7, [2], of.BUCKET_LAST)
+    assert f"ADD group_id=7,type=all,{both}" in shown(of.GroupCommand.ADD, 7, map(of.port_bucket, [1, 2]))
+    inserted = shown(of.GroupCommand.INSERT_BUCKET, 7, [of.port_bucket(2)], of.BUCKET_LAST)
     assert "INSERT_BUCKET command_bucket_id:last,group_id=7" in inserted
     assert "REMOVE_BUCKET command_bucket_id:2,group_id=7" in shown(of.GroupCommand.REMOVE_BUCKET, 7, [], 2)
     assert "DEL group_id=7" in shown(of.GroupCommand.DELETE, 7)
+    far = b"".join((set_field("tunnel_id", 5001), set_field("tun_dst", bytes([172, 30, 0, 2])), output(0xFE00)))
+    said = "bucket=bucket_id:2887647234,actions=set_field:0x1389->tun_id,set_field:172.30.0.2->tun_dst,output:65024"
+    assert said in shown(of.GroupCommand.ADD, 7, [of.Bucket(0xAC1E0002, far)])
 
 
 @needs_tool("ovs-ofctl")
