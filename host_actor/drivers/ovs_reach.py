@@ -30,9 +30,9 @@ from .ovs_remotes import (
     flood_bucket,
     flood_mark,
     is_whole,
-    remote_mark,
     owner_of_remote,
     remote_flows,
+    remote_mark,
     tunnel_mark,
 )
 from .ovs_rows import TUNNEL_DEVICE, delete_ports, insert_tunnel, tunnel_options, update_tunnel

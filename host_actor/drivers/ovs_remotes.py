@@ -120,12 +120,15 @@ def remote_mark(remote: RemoteEndpoint | RemoteFlood | RemoteVtep | RemoteTunnel
 
 
 def endpoint_mark(cookie: int) -> str:
+    """Of an endpoint's flows, by their cookie."""
     return f"endpoint/{cookie:016x}"
 
 
 def flood_mark(key: int, bucket_id: int) -> str:
+    """Of a host's bucket in a network's group."""
     return f"flood/{key}/{bucket_id}"
 
 
 def tunnel_mark(vtep: str) -> str:
+    """Of the tunnel port at this host's own address."""
     return f"tunnel/{vtep}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 import anyio
@@ -19,13 +20,20 @@ from host_actor.drivers.contract import (
     Done,
     Driver,
     DropPort,
+    DropRemote,
     EnsurePort,
+    EnsureRemote,
     Failed,
     Observed,
     Op,
     Outcome,
     Part,
     PortSpec,
+    Remote,
+    RemoteEndpoint,
+    RemoteFlood,
+    RemoteTunnel,
+    RemoteVtep,
     Sandbox,
 )
 from host_actor.planner import plan
@@ -33,6 +41,8 @@ from services.runtime.errors import Unavailable
 from tests.harness.host_world import bound, endpoint_id
 
 WITHIN_S = 40.0
+VTEP = ip_address("172.31.0.1")  # this host's own
+FAR, FARTHER = ip_address("172.31.0.2"), ip_address("172.31.0.3")
 CUTS_S = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
 
 
@@ -59,6 +69,10 @@ class Bench(Protocol):
         """Somebody else takes a part of a port away."""
         ...
 
+    def remove_remote(self, driver: Driver, remote: Remote) -> None:
+        """Somebody else takes away what the switch has of another host."""
+        ...
+
     async def cut_short(self, driver: Driver, ops: Sequence[Op], cut: int) -> None:
         """The execution of `ops` ends somewhere in the middle; where, depends on `cut`."""
         ...
@@ -74,6 +88,25 @@ def wanted(*specs: PortSpec) -> dict[str, PortSpec]:
     return {each.endpoint: each for each in specs}
 
 
+def elsewhere(number: int, epoch: int = 5, vtep: IPv4Address | IPv6Address = FAR) -> RemoteEndpoint:
+    """Endpoint `number` on another host."""
+    event = bound(number)
+    addresses = (*(interface.ip for interface in event.addresses), ip_address(f"fd00::{number:x}"))
+    return RemoteEndpoint(event.endpoint, epoch, 5001 + number % 2, event.mac, addresses, vtep)
+
+
+def reached(*endpoints: RemoteEndpoint) -> tuple[Remote, ...]:
+    """All that it takes to reach these."""
+    ways = dict.fromkeys(RemoteFlood(each.vni, each.vtep) for each in endpoints)
+    hosts = dict.fromkeys(RemoteVtep(each.vtep, f"02:00:00:00:aa:{int(each.vtep) & 255:02x}") for each in endpoints)
+    return (RemoteTunnel(VTEP), *hosts, *ways, *endpoints)
+
+
+def marked(driver: Driver, remotes: Sequence[Remote]) -> dict[str, Remote]:
+    """Those, by the driver's marks."""
+    return {driver.mark_of(remote): remote for remote in remotes}
+
+
 async def opened(bench: Bench, changes: list[str] | None = None) -> Driver:
     """A driver that is open; what it says of changes by others goes to `changes`."""
     driver = bench.driver()
@@ -81,12 +114,14 @@ async def opened(bench: Bench, changes: list[str] | None = None) -> Driver:
     return driver
 
 
-async def converge(driver: Driver, desired: Mapping[str, PortSpec]) -> Observed:
+async def converge(driver: Driver, desired: Mapping[str, PortSpec], remotes: Sequence[Remote] = ()) -> Observed:
     """Plan, execute, and nothing is left to plan; returns what is there then."""
-    outcomes = await driver.execute(plan(desired, await driver.observe()))
-    assert not [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    far = marked(driver, remotes)
+    assert len(far) == len(remotes), "no two have one mark"
+    outcomes = await driver.execute(plan(desired, await driver.observe(), far))
+    assert [outcome for outcome in outcomes if isinstance(outcome, Failed)] == []
     observed = await driver.observe()
-    left = plan(desired, observed)
+    left = plan(desired, observed, far)
     assert left == (), f"left to plan: {left}; observed: {observed}"
     assert {endpoint: port.epoch for endpoint, port in observed.ports.items()} == {
         endpoint: port.epoch for endpoint, port in desired.items()
@@ -152,6 +187,63 @@ class DriverContract:
         await driver.close()
         driver = await opened(bench)
         await converge(driver, desired)
+        await driver.close()
+
+    async def test_other_hosts_are_reached_and_forgotten(self, bench: Bench) -> None:
+        driver = await opened(bench)
+        desired = wanted(spec(bench, 1))
+        await converge(driver, desired, reached(elsewhere(2), elsewhere(3)))
+        await converge(driver, desired, reached(elsewhere(2, vtep=FARTHER), elsewhere(3, epoch=6)))
+        await converge(driver, {}, reached(elsewhere(1)))
+        await converge(driver, desired)
+        await driver.close()
+
+    async def test_what_is_known_of_other_hosts_twice_is_the_same_as_once(self, bench: Bench) -> None:
+        driver = await opened(bench)
+        desired, remotes = wanted(spec(bench, 1)), reached(elsewhere(2), elsewhere(3))
+        await converge(driver, desired)
+        going = [DropRemote(driver.mark_of(elsewhere(2))), DropRemote(driver.mark_of(RemoteFlood(5001, FAR)))]
+        ops: list[Op] = [*map(EnsureRemote, remotes), *going]
+        for op in ops:
+            assert [*await driver.execute([op]), *await driver.execute([op])] == [Done(op)] * 2
+        await converge(driver, desired, remotes)
+        await driver.close()
+
+    async def test_any_prefix_of_a_change_of_other_hosts_is_a_beginning(self, bench: Bench) -> None:
+        driver = await opened(bench)
+        before, after = reached(elsewhere(2), elsewhere(3)), reached(elsewhere(2, vtep=FARTHER), elsewhere(4, epoch=6))
+        desired = wanted(spec(bench, 1))
+        for length in range(9):
+            await converge(driver, desired, before)
+            ops = plan(desired, await driver.observe(), marked(driver, after))
+            await driver.execute(ops[:length])
+            await driver.close()
+            driver = await opened(bench)
+            await converge(driver, desired, after)
+        await driver.close()
+
+    async def test_another_driver_finds_other_hosts_as_they_were_left(self, bench: Bench) -> None:
+        driver = await opened(bench)
+        desired, remotes = wanted(spec(bench, 1)), reached(elsewhere(2), elsewhere(3, vtep=FARTHER))
+        await converge(driver, desired, remotes)
+        await driver.close()
+        driver = await opened(bench)
+        left = plan(desired, await driver.observe(), marked(driver, remotes))
+        assert all(isinstance(op, EnsureRemote) and isinstance(op.remote, RemoteVtep) for op in left), left
+        await converge(driver, desired, remotes)
+        await driver.close()
+
+    @pytest.mark.parametrize("kind", [RemoteEndpoint, RemoteFlood, RemoteTunnel])
+    async def test_what_somebody_removes_of_other_hosts_is_put_back(self, bench: Bench, kind: type) -> None:
+        driver = await opened(bench)
+        desired, remotes = wanted(spec(bench, 1)), reached(elsewhere(2), elsewhere(3))
+        await converge(driver, desired, remotes)
+        (lost, *_) = (remote for remote in remotes if isinstance(remote, kind))
+        bench.remove_remote(driver, lost)
+        with anyio.fail_after(WITHIN_S):
+            while not plan(desired, await driver.observe(), marked(driver, remotes)):
+                await anyio.lowlevel.checkpoint()
+        await converge(driver, desired, remotes)
         await driver.close()
 
     async def test_an_older_epoch_is_refused(self, bench: Bench) -> None:
@@ -273,14 +365,17 @@ async def walk(bench: Bench, seed: int, steps: int) -> None:
             if chance.random() < 0.3:
                 bench.restart(number)
         desired = wanted(*(spec(bench, number, epochs[number]) for number in present))
+        absent = [number for number in epochs if number not in present and chance.random() < 0.7]
+        remotes = reached(*(elsewhere(each, epochs[each], chance.choice((FAR, FARTHER))) for each in absent))
         for _ in range(chance.randrange(3)):
             with suppress(Unavailable):
-                await bench.cut_short(driver, plan(desired, await driver.observe()), chance.randrange(100))
+                ops = plan(desired, await driver.observe(), marked(driver, remotes))
+                await bench.cut_short(driver, ops, chance.randrange(100))
             if chance.random() < 0.5:
                 await driver.close()
                 driver = await opened(bench)
-        await converge(driver, desired)
+        await converge(driver, desired, remotes)
         if present and chance.random() < 0.5:
             bench.remove(desired[endpoint_id(chance.choice(present))], chance.choice(sorted(Part)))
-            await converge(driver, desired)
+            await converge(driver, desired, remotes)
     await driver.close()

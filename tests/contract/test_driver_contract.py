@@ -11,10 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_actor.drivers import DRIVERS
-from host_actor.drivers.contract import Driver, Op, Part, PortSpec, Sandbox
+from host_actor.drivers.contract import (
+    Driver,
+    Op,
+    Part,
+    PortSpec,
+    Remote,
+    RemoteEndpoint,
+    RemoteFlood,
+    Sandbox,
+)
 from host_actor.drivers.memory import MemoryDriver, MemorySwitch
 from services.runtime.errors import Unavailable
-from tests.contract.driver_contract import CUTS_S, Bench, DriverContract, walk
+from tests.contract.driver_contract import CUTS_S, VTEP, Bench, DriverContract, walk
 from tests.harness.netns import NetworkNamespace, run
 from tests.harness.openvswitch import RunningSwitch
 from tests.requires import needs_ovs
@@ -48,6 +57,9 @@ class MemoryBench:
     def remove(self, port: PortSpec, part: Part) -> None:
         self.switch.lose(port.endpoint, [part])
 
+    def remove_remote(self, driver: Driver, remote: Remote) -> None:
+        self.switch.lose_remote(driver.mark_of(remote))
+
     async def cut_short(self, driver: Driver, ops: Sequence[Op], cut: int) -> None:
         self.switch.fails_at_step = self.switch.steps + cut % 10
         try:
@@ -66,11 +78,14 @@ class OvsBench:
         self._netns = netns
         self._sandboxes: dict[int, Sandbox] = {}
         self._count = 0
+        switch.run("ovs-vsctl", "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev")
+        subprocess.run(["ip", "address", "add", f"{VTEP}/24", "dev", "br-phy"], check=True)
+        subprocess.run(["ip", "link", "set", "br-phy", "up"], check=True)
 
     def driver(self) -> Driver:
         from host_actor.drivers.ovs import OvsDriver
 
-        return OvsDriver("vlanBr", "netdev", self._switch.run_dir)
+        return OvsDriver("vlanBr", "netdev", self._switch.run_dir, vtep=VTEP)
 
     def sandbox(self, number: int) -> Sandbox:
         if number not in self._sandboxes:
@@ -99,6 +114,17 @@ class OvsBench:
                 self._switch.run("ovs-vsctl", "del-port", "vlanBr", port.device)
             case Part.RULES:
                 self._switch.run("ovs-ofctl", "-O", "OpenFlow14", "del-flows", "vlanBr", f"in_port={port.device}")
+
+    def remove_remote(self, driver: Driver, remote: Remote) -> None:
+        flows = ("ovs-ofctl", "-O", "OpenFlow15")
+        match remote:
+            case RemoteEndpoint():
+                self._switch.run(*flows, "del-flows", "vlanBr", f"table=50,dl_src={remote.mac}")
+            case RemoteFlood():
+                bucket = f"command_bucket_id={int(remote.vtep)}"
+                self._switch.run(*flows, "remove-buckets", "vlanBr", f"group_id={remote.vni | 1 << 24},{bucket}")
+            case _:
+                self._switch.run("ovs-vsctl", "del-port", "vlanBr", "np-vxlan")
 
     async def cut_short(self, driver: Driver, ops: Sequence[Op], cut: int) -> None:
         with anyio.move_on_after(CUTS_S[cut % len(CUTS_S)]):

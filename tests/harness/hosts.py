@@ -1,4 +1,4 @@
-"""Several hosts on one underlay: each a network namespace with its own Open vSwitch, the VTEP address on its `br-phy`."""
+"""Hosts on one underlay: each a network namespace with its own Open vSwitch, the VTEP address on its `br-phy`."""
 
 from __future__ import annotations
 

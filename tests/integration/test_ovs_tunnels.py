@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_interface
 from pathlib import Path
@@ -22,7 +21,6 @@ from host_actor.drivers.contract import (
 )
 from host_actor.drivers.ovs import OvsDriver
 from host_actor.planner import plan
-from tests.harness.frames import BROADCAST, Wire, arp, ethernet, udp4
 from tests.harness.hosts import HostLoop, RunningHost, running_hosts
 from tests.harness.netns import NetworkNamespace
 from tests.harness.ovs_world import mac_of
@@ -31,7 +29,6 @@ from tests.requires import needs_ovs, needs_tool
 pytestmark = [needs_ovs, needs_tool("busybox")]
 
 VNI = 5001
-IPV4, ARP = 0x0800, 0x0806
 
 
 class Driven:
@@ -134,7 +131,7 @@ def is_ipv6(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def hosts(short_path: Path, netns: Callable[[str], NetworkNamespace], is_ipv6: bool) -> Iterator[list[Driven]]:  # noqa: FBT001  (a fixture)
+def hosts(short_path: Path, netns: Callable[[str], NetworkNamespace], is_ipv6: bool) -> Iterator[list[Driven]]:
     with running_hosts(short_path, ("h1", "h2", "h3"), is_ipv6=is_ipv6) as running:
         driven = [Driven(host, netns) for host in running]
         try:
