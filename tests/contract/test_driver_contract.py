@@ -79,8 +79,8 @@ class OvsBench:
         self._sandboxes: dict[int, Sandbox] = {}
         self._count = 0
         switch.run("ovs-vsctl", "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev")
-        subprocess.run(["ip", "address", "add", f"{VTEP}/24", "dev", "br-phy"], check=True)
-        subprocess.run(["ip", "link", "set", "br-phy", "up"], check=True)
+        run("ip", "address", "add", f"{VTEP}/24", "dev", "br-phy")
+        run("ip", "link", "set", "br-phy", "up")
 
     def driver(self) -> Driver:
         from host_actor.drivers.ovs import OvsDriver

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .netns import NetworkNamespace, network_namespace
+from .netns import NetworkNamespace, network_namespace, run
 from .openvswitch import RunningSwitch, running_switch
 
 UNDERLAY_MTU = 1600
@@ -69,7 +68,7 @@ def _wire(underlay: NetworkNamespace, namespace: NetworkNamespace, number: int, 
     mtu = ("mtu", str(mtu_bytes))
     peer = ("peer", "name", "eth0", "netns", namespace.name, *mtu)
     near = ("ip", "link", "add", f"u{number}", "netns", underlay.name, *mtu, "type", "veth", *peer)
-    subprocess.run(near, check=True, capture_output=True)
+    run(*near)
     underlay.run("ip", "link", "set", f"u{number}", "master", "ubr", "up")
     namespace.run("ip", "link", "set", "eth0", "up")
 
