@@ -170,15 +170,7 @@ def _parse(key: str, value: object, source: str) -> object:
             return _one_of(value, DATAPATHS, source)
         case "log_level":
             return _one_of(value.lower(), LOG_LEVELS, source)
-        case "host":
-            return _host(value, source)
-        case "bridge":
-            return _bridge(value, source)
-        case "metrics":
-            return _address_and_port(value, source)
-        case "vtep":
-            return _vtep(value, source)
-    return value
+    return _PARSERS[key](value, source) if key in _PARSERS else value
 
 
 def _actors(value: object, source: str) -> tuple[str, ...]:
@@ -241,3 +233,6 @@ def _vtep(value: str, source: str) -> str:
     if address.is_multicast or address.is_unspecified or address.is_loopback:
         raise Misconfigured(f"{source} is {value}: expected a unicast address that other hosts can send to")
     return str(address)
+
+
+_PARSERS = {"host": _host, "bridge": _bridge, "metrics": _address_and_port, "vtep": _vtep}
