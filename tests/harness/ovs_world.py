@@ -63,7 +63,7 @@ class OvsWorld:
 
     def pings(self, number: int, address: str) -> bool:
         """Whether a container gets an answer from an address."""
-        ran = self.container(number).run("busybox", "ping", "-c", "1", "-W", "1", address, check=False)
+        ran = self.container(number).run("busybox", "ping", "-c", "1", "-W", "2", address, check=False)
         return ran.returncode == 0
 
     async def change(self, words: str) -> str:

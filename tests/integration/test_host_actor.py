@@ -40,6 +40,7 @@ from tests.requires import needs_ovs
 pytestmark = pytest.mark.anyio
 
 WITHIN_S = 40.0
+REMOVALS = 12
 SETTINGS = Settings(full_pass_every_s=1.0)
 
 
@@ -319,12 +320,13 @@ async def test_bound_in_the_journal_is_a_ping_between_containers(
         for epoch in epochs:
             await decider.until_bound(epoch)
         await anyio.to_thread.run_sync(ping, first, "10.9.0.3")
-        await anyio.to_thread.run_sync(open_vswitch.run, "ovs-vsctl", "del-port", "vlanBr", "np000000000002")
-        await actor.reconciler.passed()
-        port = actor.reconciler.port(endpoint_id(2))
-        assert port is not None
-        assert port.parts == ALL_PARTS
-        await anyio.to_thread.run_sync(ping, second, "10.9.0.2")
+        for _ in range(REMOVALS):
+            await anyio.to_thread.run_sync(open_vswitch.run, "ovs-vsctl", "del-port", "vlanBr", "np000000000002")
+            await actor.reconciler.passed()
+            port = actor.reconciler.port(endpoint_id(2))
+            assert port is not None
+            assert port.parts == ALL_PARTS
+            await anyio.to_thread.run_sync(ping, second, "10.9.0.2")  # the very first packet is answered
         await record(decider.journal, unbound(2, epochs[1]))
         await decider.until_unbound(epochs[1])
     assert "np000000000002" not in open_vswitch.run("ovs-vsctl", "list-ports", "vlanBr")
