@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from messages.endpoint import AttachEndpoint, CreateEndpoint, DeleteEndpoint, DetachEndpoint
 from messages.host import JoinHost, RemoveHost
+from messages.intent import ApplyIntent, Change
 from messages.network import CreateNetwork, DeleteNetwork, SetNetwork
 from messages.pool import CreatePool, DeletePool
 from messages.struct import Command
@@ -44,7 +45,23 @@ def writes(state: State, command: Command) -> tuple[str, ...]:
         return (network_aggregate(command.tenant, command.network),) if is_there else ()
     if isinstance(command, (CreateEndpoint, AttachEndpoint, DetachEndpoint, DeleteEndpoint)):
         return _written_for_endpoint(state, command)
+    if isinstance(command, ApplyIntent):
+        return tuple({aggregate for change in command.changes for aggregate in _written_for_change(state, change)})
     return ()
+
+
+def _written_for_change(state: State, change: Change) -> tuple[str, ...]:
+    """What a change of an intent may write, whatever the changes before it make of the state."""
+    tenant = change.tenant
+    if isinstance(change, (CreateTenant, DeleteTenant)):
+        return (tenant_aggregate(tenant),)
+    if isinstance(change, (CreateNetwork, DeleteNetwork)):
+        return _structure(tenant, change.network)
+    networks = networks_with(state, tenant, change.name) if change.network is None else [change.network]
+    written = [network_aggregate(tenant, network) for network in networks] or [tenant_aggregate(tenant)]
+    if isinstance(change, CreateEndpoint) and (change.addresses or change.tag is not None):
+        return (*written, tenant_aggregate(tenant), SEGMENT_AGGREGATE)
+    return tuple(written)
 
 
 def _structure(tenant: str, network: str) -> tuple[str, ...]:

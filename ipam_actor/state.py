@@ -237,6 +237,12 @@ class State(msgspec.Struct):
         """A network's aggregate, also of one that is gone; none for one that never was."""
         return self.networks.get(tenant, {}).get(network)
 
+    def newest_seq(self, tenant: str) -> int:
+        """At least the sequence of every event that a change of this tenant may be decided on."""
+        networks = (network.seq for network in self.networks.get(tenant, {}).values())
+        own = self.tenants.get(tenant)
+        return max(self.segments.seq, self.hosts.seq, own.seq if own is not None else 0, *networks, 0)
+
     def port_report(self, tenant: str, host: str, endpoint: str) -> Report | None:
         """The last that the host said of the endpoint."""
         hosts = self.ports.get(tenant)

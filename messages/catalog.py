@@ -17,6 +17,7 @@ from .endpoint import (
     ListEndpoints,
 )
 from .host import FindContainer, GetHost, HostJoined, HostRemoved, InspectHost, JoinHost, ListHosts, RemoveHost
+from .intent import ApplyIntent
 from .ipam import ShowIpam
 from .network import (
     AddressingChanged,
@@ -71,6 +72,7 @@ IpamCommand = (
     | RemoveHost
     | GetHost
     | ListHosts
+    | ApplyIntent
 )
 HostQuestion = InspectHost | FindContainer
 AnyEvent = (

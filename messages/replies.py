@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from .endpoint import EndpointView
 from .host import ContainerView, HostView, PortView
+from .intent import IntentView
 from .ipam import AddressesView
 from .network import NetworkView
 from .pool import PoolView
 from .struct import Reply
 from .tenant import TenantView
 
-AnyView = TenantView | NetworkView | PoolView | AddressesView | EndpointView | HostView | PortView | ContainerView
+AnyView = (
+    TenantView
+    | NetworkView
+    | PoolView
+    | AddressesView
+    | EndpointView
+    | HostView
+    | PortView
+    | ContainerView
+    | IntentView
+)
 
 
 class Accepted(Reply, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from messages.endpoint import (
     ListEndpoints,
 )
 from messages.host import GetHost, JoinHost, ListHosts, RemoveHost
+from messages.intent import ApplyIntent
 from messages.ipam import ShowIpam
 from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks, SetNetwork
 from messages.pool import CreatePool, DeletePool, GetPool, ListPools
@@ -31,6 +32,7 @@ from .endpoint import (
     list_endpoints,
 )
 from .host import get_host, join_host, list_hosts, remove_host
+from .intent import apply_intent
 from .ipam import show_ipam
 from .network import create_network, delete_network, get_network, list_networks, set_network
 from .pool import create_pool, delete_pool, get_pool, list_pools
@@ -61,4 +63,5 @@ HANDLERS: Mapping[type[Command], Callable[[State, Any, Stamp], Decision]] = {
     RemoveHost: remove_host,
     GetHost: get_host,
     ListHosts: list_hosts,
+    ApplyIntent: apply_intent,
 }

@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate, islice
 from typing import Generic
 
 import msgspec
@@ -24,6 +25,7 @@ from anyio.abc import TaskGroup
 
 from messages.catalog import COMMANDS, construct_and_verb, event_name
 from messages.codec import MSGPACK, encode
+from messages.intent import IntentView
 from messages.replies import Accepted, AnyReply, AnyView, Item, Refused, Unavailable
 from messages.struct import Command, kebab
 from messages.subjects import aggregate_of
@@ -301,6 +303,8 @@ class Committer(Generic[StateT]):
             return
         seq = self._projection.seen(request.stamp.command_id) or self._projection.followed_seq
         shown = self._show(decision.show, request.stamp)
+        if decision.parts:
+            shown = IntentView(tenant=request.command.tenant, seqs=_seqs_of(decision, seq))
         request.answer(Accepted(seq=seq, object=shown, is_changed=bool(decision.facts)))
 
     def _show(self, query: Command | None, stamp: Stamp) -> AnyView | None:
@@ -320,6 +324,12 @@ def shown_by(command: Command) -> Command | None:
     if kind is None:
         return None
     return kind(**{name: getattr(command, name) for name in kind.__struct_fields__ if hasattr(command, name)})
+
+
+def _seqs_of(decision: Decision, last_seq: int) -> tuple[int, ...]:
+    """The sequence of the last fact of each part, 0 for a part without."""
+    ends = accumulate(decision.parts, initial=last_seq - len(decision.facts))
+    return tuple(end if count else 0 for count, end in zip(decision.parts, islice(ends, 1, None), strict=True))
 
 
 def _verb(kind: type[Command]) -> str:

@@ -44,12 +44,14 @@ class Decision(msgspec.Struct, frozen=True):
     """What a command comes to: a refusal, an answer, or facts; `show` is the query whose answer goes into
     `Accepted.object`.
 
+    `parts`: of a command made of several, how many facts each came to; its answer then has the sequence of each.
     No facts and no reply mean that it was true already. `Accepted` is the shell's own, to what was recorded before.
     """
 
     facts: tuple[Fact, ...] = ()
     show: Command | None = None
     reply: AnyReply | None = None
+    parts: tuple[int, ...] = ()
 
 
 class Rejection(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from messages import endpoint, host, ipam, network, pool, port, replies, segment, tenant
+from messages import endpoint, host, intent, ipam, network, pool, port, replies, segment, tenant
 from messages.addresses import AddressRange, parse_range
 
 ADDRESS = ip_address("11.1.1.1")
@@ -135,6 +135,15 @@ COMMANDS: tuple[msgspec.Struct, ...] = (
     host.RemoveHost(tenant="fabric", host="h1"),
     host.GetHost(tenant="fabric", host="h1"),
     host.ListHosts(tenant="fabric"),
+    intent.ApplyIntent(
+        tenant="acme",
+        changes=(
+            tenant.CreateTenant(tenant="acme"),
+            network.CreateNetwork(tenant="acme", network="web"),
+            endpoint.CreateEndpoint(tenant="acme", network="web", name="web1"),
+            endpoint.DeleteEndpoint(tenant="acme", network="web", name="web0"),
+        ),
+    ),
 )
 QUESTIONS: tuple[msgspec.Struct, ...] = (
     host.InspectHost(tenant="fabric"),
@@ -210,6 +219,7 @@ EVENTS: tuple[msgspec.Struct, ...] = (
 REPLIES: tuple[tuple[str, msgspec.Struct], ...] = (
     ("accepted", replies.Accepted(seq=18, object=ENDPOINT_VIEW)),
     ("accepted-gone", replies.Accepted(seq=19, is_changed=False, is_repeated=True)),
+    ("accepted-intent", replies.Accepted(seq=23, object=intent.IntentView(tenant="acme", seqs=(20, 0, 22, 23)))),
     ("item-tenant", replies.Item(seq=20, object=TENANT_VIEW)),
     ("item-network", replies.Item(seq=20, object=NETWORK_VIEW)),
     ("item-pool", replies.Item(seq=20, object=POOL_VIEW)),
