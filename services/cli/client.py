@@ -28,7 +28,7 @@ PROGRESS_AFTER_S = 1.0
 AnswerT = TypeVar("AnswerT")
 LASTING_CODES = frozenset({"journal-full"})  # trying again within a verb's time is of no use
 
-ACTOR_OF = dict.fromkeys(("tenant", "network", "pool", "ipam", "endpoint", "host"), "ipam")
+ACTOR_OF = dict.fromkeys(("tenant", "network", "pool", "ipam", "endpoint", "host", "intent"), "ipam")
 
 
 class Client:
@@ -123,7 +123,7 @@ class Client:
         return reply if isinstance(reply, (Item, Items, Refused)) else None
 
     def _ask(self, subject: str, command: Command, min_seq: int, nobody: str) -> Accepted | Item | Items | Refused:
-        headers = {**self._headers(), "Np-Command-Id": uuid_text()}
+        headers = self.headers(uuid_text())
         if min_seq:
             headers["Np-Min-Seq"] = str(min_seq)
         payload = codec.encode(command)
@@ -186,6 +186,10 @@ class Client:
                 raise Ended(UNREACHABLE, f"the server went away before {what} was answered ({cause}){UNKNOWN}")
             self._progress.say("the server went away, connecting again")
             time.sleep(RETRY_S)  # between tries to connect: nothing tells when a server is back
+
+    def headers(self, command_id: str) -> dict[str, str]:
+        """The headers of a command with this id."""
+        return {**self._headers(), "Np-Command-Id": command_id}
 
     def _headers(self) -> dict[str, str]:
         return {"Content-Type": codec.MSGPACK, "traceparent": self.trace}

@@ -22,6 +22,8 @@ NOUNS = {
     "endpoint": "places where containers meet a network",
     "ipam": "which addresses are used and free, and whether that is so everywhere",
     "host": "the machines",
+    "apply": "make true what files say: whole tenants at once",
+    "diff": "what `apply` would do",
     "events": "the journal as it is written, or again from any point",
     "log": "who did what when, refusals included",
     "status": "is everything well, and if not, what to do",

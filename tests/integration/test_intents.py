@@ -1,0 +1,148 @@
+"""Whole intents on a real nats-server and ipam actor, by the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from messages.host import JoinHost
+from services.cli import netctl
+from services.cli.client import Client
+from services.cli.server import find_server
+from services.runtime import identity
+from tests.harness.ipam import ipam_process
+from tests.harness.nats import RunningNats
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+WHOLE = """\
+tenants:
+  acme:
+    subnet_pool: 10.1.0.0/16
+    networks:
+      web: {subnet: 10.1.1.0/24, gateway: 10.1.1.254, endpoints: {web1: c1@h1, web2: }}
+      db: {encap: vxlan, endpoints: {"db[1-3]": {host: h2, container: "d[1-3]"}}}
+  beta:
+    networks: {web: 10.1.1.0/24}
+"""
+
+
+class Lines:
+    """`netctl` in this process."""
+
+    def __init__(self, server: RunningNats) -> None:
+        creds = str(server.seed_file(identity.OPERATOR))
+        self._where = ["--server", server.url, "--creds", creds]
+        self.client = Client(find_server(server.url, creds, None), 30.0)
+
+    def __call__(self, *arguments: str, status: int = 0, stdin: str = "") -> str:
+        out, err = io.StringIO(), io.StringIO()
+        before, sys.stdin = sys.stdin, io.StringIO(stdin)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                ended = netctl.run([*arguments, *self._where])
+        finally:
+            sys.stdin = before
+        assert ended == status, f"{arguments}: {ended}\n{out.getvalue()}{err.getvalue()}"
+        return out.getvalue() if status == 0 else out.getvalue() + err.getvalue()
+
+
+@pytest.fixture
+def lines(nats_server: RunningNats) -> Iterator[Lines]:
+    with ipam_process(nats_server):
+        made = Lines(nats_server)
+        for host in ("h1", "h2"):
+            made.client.command(JoinHost(tenant="fabric", host=host, driver="ovs", datapath="netdev", version="0"))
+        yield made
+        made.client.close()
+
+
+def test_a_file_is_shown_done_and_then_true(lines: Lines, tmp_path: Path) -> None:
+    file = tmp_path / "intent.yaml"
+    file.write_text(WHOLE)
+    plan = lines("apply", "-f", str(file), "--dry-run")
+    assert "+ network acme/web: subnet 10.1.1.0/24, gateway 10.1.1.254" in plan
+    assert plan.endswith("would be: 10 to add, 0 to change, 0 to remove\n")
+    assert lines("network", "list", "-A", "-o", "name") == ""
+    assert "+ tenant acme" in lines("diff", "-f", str(file), status=1)
+
+    said = lines("apply", "-f", str(file), "--wait", "accepted")
+    assert said.endswith("done: 10 to add, 0 to change, 0 to remove\n")
+    assert all(", seq " in line for line in said.splitlines()[:-1])
+    endpoints = json.loads(lines("endpoint", "list", "-t", "acme", "-o", "json"))
+    assert [(each["name"], each["status"]["host"], each["status"]["container"]) for each in endpoints] == [
+        ("db1", "h2", "d1"),
+        ("db2", "h2", "d2"),
+        ("db3", "h2", "d3"),
+        ("web1", "h1", "c1"),
+        ("web2", "", ""),
+    ]
+    assert lines("diff", "-f", str(file)) == ""
+    assert lines("apply", "-f", str(file), "--wait", "accepted") == "done: 0 to add, 0 to change, 0 to remove\n"
+
+
+def test_what_is_accepted_is_waited_for(lines: Lines, tmp_path: Path) -> None:
+    """Nobody reports here: no host runs."""
+    file = tmp_path / "intent.yaml"
+    file.write_text("networks: {web: {endpoints: {a: c1@h1, b: }}}")
+    said = lines("apply", "-f", str(file), "--timeout", "1s", status=4)
+    assert "default/web/a was not reported within 1 s; all stays accepted" in said
+
+
+def test_the_readme_s_file(lines: Lines) -> None:
+    text = README.read_text().partition("## All of it in one file")[2].partition("## ")[0]
+    file = "".join(line for line in text.splitlines(keepends=True) if line.startswith("    ") and "netctl" not in line)
+    said = lines("apply", "-f", "-", "--wait", "accepted", stdin=textwrap.dedent(file))
+    assert said.endswith("done: 115 to add, 0 to change, 0 to remove\n")
+
+
+def test_all_or_nothing(lines: Lines) -> None:
+    wrong = "tenants: {acme: {networks: {a: 10.1.0.0/16, b: 10.1.1.0/24}}}"
+    said = lines("apply", "-f", "-", stdin=wrong, status=1)
+    assert "refused: subnet-overlaps: tenant acme: change 3 of 3 (create-network acme/b)" in said
+    assert "acme" not in lines("tenant", "list", "-o", "name")
+
+
+def test_changes_and_pruning(lines: Lines, tmp_path: Path) -> None:
+    file = tmp_path / "intent.yaml"
+    file.write_text(WHOLE)
+    lines("apply", "-f", str(file), "--wait", "accepted")
+    other = """\
+tenants:
+  acme:
+    networks:
+      web: {endpoints: {web1: c1@h2, web2: {address: 10.1.1.9}, web3: c3@h1}}
+"""
+    assert lines("diff", "-f", "-", stdin=other, status=1).splitlines() == [
+        "~ endpoint acme/web/web1: c1 on h1 -> c1 on h2",
+        "~ endpoint acme/web/web2: address 10.1.1.2 -> 10.1.1.9 (made anew)",
+        "+ endpoint acme/web/web3: c3 on h1",
+    ]
+    said = lines("apply", "-f", "-", "--prune", stdin=other, status=1)
+    assert "- network acme/db: vxlan 10000, 10.1.0.0/24" in said
+    assert "4 removals need consent, and nobody can be asked here: give --yes" in said
+    said = lines("apply", "-f", "-", "--prune", "--yes", "--wait", "accepted", stdin=other)
+    assert said.endswith("done: 1 to add, 2 to change, 4 to remove\n")
+    assert lines("endpoint", "list", "-A", "-o", "name").split() == ["web1", "web2", "web3"]
+    assert lines("network", "list", "-A", "-o", "name").split() == ["web", "web"], "of a tenant that is not named too"
+
+
+def test_what_cannot_be_changed_stands_in_the_way(lines: Lines) -> None:
+    lines("apply", "-f", "-", stdin="networks: {web: 10.1.1.0/24}")
+    said = lines("apply", "-f", "-", stdin="networks: {web: 10.2.1.0/24, db: }", status=1)
+    assert "refused: network default/web: subnet 10.1.1.0/24 -> 10.2.1.0/24" in said
+    assert "nothing was done" in said
+    assert lines("network", "list", "-o", "name").split() == ["web"]
+
+
+def test_a_thousand_endpoints(lines: Lines) -> None:
+    many = "tenants: {acme: {networks: {web: {subnet: 10.1.0.0/16, endpoints: 1000}}}}"
+    said = lines("apply", "-f", "-", "--wait", "accepted", stdin=many)
+    assert said.endswith("done: 1002 to add, 0 to change, 0 to remove\n")
+    assert len(lines("endpoint", "list", "-t", "acme", "-o", "name").split()) == 1000
