@@ -18,7 +18,6 @@ from messages.endpoint import (
     AttachEndpoint,
     CreateEndpoint,
     DeleteEndpoint,
-    DetachEndpoint,
     EndpointView,
 )
 from messages.intent import Change
@@ -175,12 +174,17 @@ class _Planner:
         if (status.container, status.host) == (wanted.container, host):
             return
         command = wanted.command
-        name = {"tenant": command.tenant, "network": command.network, "name": command.name}
-        attach = AttachEndpoint(**name, container=wanted.container or "", host=host)
-        changes = (DetachEndpoint(**name), attach) if status.container else (attach,)
+        attach = AttachEndpoint(
+            tenant=command.tenant,
+            network=command.network,
+            name=command.name,
+            container=wanted.container or "",
+            host=host,
+            move=bool(status.container),
+        )
         before = f"{status.container} on {status.host}" if status.container else "not attached"
         words = f"{before} -> {wanted.container} on {host}"
-        self.plan.steps.append(Step(CHANGE, "endpoint", command.tenant, "/".join(name.values()), words, changes))
+        self.plan.steps.append(Step(CHANGE, "endpoint", command.tenant, _path_of(command), words, (attach,)))
 
     def _anew(self, placed: CreateEndpoint, found: EndpointView, differing: Sequence[str]) -> None:
         """What cannot be changed of an endpoint is made anew under its name, where it is if nothing else is said."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from messages import codec, subjects
-from messages.endpoint import CreateEndpoint
+from messages.endpoint import AttachEndpoint, CreateEndpoint
 from messages.intent import CHANGES_MAX, ApplyIntent, Change, IntentView
 from messages.network import CreateNetwork, DeleteNetwork
 from messages.replies import Accepted, Refused, Unavailable
@@ -103,6 +103,8 @@ def _events(change: Change) -> int:
         return 4
     if isinstance(change, DeleteNetwork):
         return 3
+    if isinstance(change, AttachEndpoint) and change.move:
+        return 2
     if isinstance(change, CreateEndpoint) and (change.addresses or change.tag is not None):
         return 1 + 2 * len({address.version for address in change.addresses}) + 3 * (change.tag is not None)
     return 1
