@@ -1,7 +1,7 @@
 # Everything that these make is under build/, and `make clean` removes it. Nothing is done twice: what is up to date stays.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long unit-test check bench build clean lock
+.PHONY: help demo test test-long unit-test check bench bench-cluster build clean lock
 export PYTHON
 # No __pycache__ in the checkout; what pip installs it compiles itself.
 export PYTHONDONTWRITEBYTECODE = 1
@@ -34,6 +34,10 @@ check: build/installed ## style, types, layers, conventions
 bench: build/installed ## measure an attach beside its peers and beside the floor
 	@scripts/isolated env PYTHONPATH=$(CURDIR)/build/importable $(CURDIR)/$(BIN)/python $(CURDIR)/bench/attach.py $(B)
 	@scripts/isolated env PYTHONPATH=$(CURDIR)/build/importable $(CURDIR)/$(BIN)/python $(CURDIR)/bench/grants.py
+
+bench-cluster: build/installed ## measure many hosts, many ports beside OVN, restarts, replays, memory (B=--quick)
+	@scripts/setup --peers
+	@scripts/isolated env PYTHONPATH=$(CURDIR)/build/importable $(CURDIR)/$(BIN)/python $(CURDIR)/bench/cluster.py $(B)
 
 build: build/installed ## make the wheel (build/dist) and install it into build/venv
 	@ls build/dist/*.whl

@@ -56,13 +56,17 @@ class Process:
             self._process = subprocess.Popen(arguments, env={**os.environ, **environment}, stderr=stderr)
         self._log = log
 
-    async def says(self, text: str) -> None:
+    async def says(self, text: str, within_s: float = WITHIN_S) -> None:
         """Its log has this text. Raises: RuntimeError when it ends before."""
-        deadline = time.monotonic() + WITHIN_S
+        deadline = time.monotonic() + within_s
         while text not in self._log.read_text():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self._process.args!r} did not say {text!r}:\n{self._log.read_text()[-3000:]}")
             await asyncio.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def cpu_s(self) -> float:
@@ -86,11 +90,22 @@ class Running:
 
     async def open(self) -> None:
         """The actor answers."""
+        await self.open_server()
+        await self.open_ipam()
+
+    async def open_server(self, *, is_durable: bool = True) -> None:
+        """The server serves; only to be filled quickly, it may do so without a write on disk for each message."""
         invocation = self.server.invocation()
+        if not is_durable:
+            file = Path(invocation.arguments[-1])
+            file.write_text(file.read_text().replace("sync_interval: always", "sync_interval: 2m"))
         server = Process(list(invocation.arguments), dict(invocation.environment), self._directory / "nats.log")
         self.processes["nats-server"] = server
         await server.says("Server is ready")
         self.server.is_ready_line("Server is ready")
+
+    async def open_ipam(self, within_s: float = WITHIN_S) -> None:
+        """The actor answers."""
         settings = {
             "NETPLUGIN_NATS_URL": self.server.url,
             "NETPLUGIN_CREDS": str(identity.seed_file(self.server.keys_dir, identity.IPAM)),
@@ -100,7 +115,7 @@ class Running:
         profiled = ["-m", "cProfile", "-o", str(self._profile)] if self._profile else []
         actor = Process([sys.executable, *profiled, "-m", "ipam_actor"], settings, self._directory / "ipam.log")
         self.processes["ipam"] = actor
-        await actor.says("actor-ready")
+        await actor.says("actor-ready", within_s)
 
     def close(self) -> None:
         for process in reversed(self.processes.values()):

@@ -19,7 +19,7 @@ Found = Mapping[str, Any]
 def text(found: Found) -> str:
     """Everything that was found, a section each."""
     parts = [
-        _machine(found["machine"]),
+        machine(found["machine"]),
         _attaches(found["levels"]),
         _stages(found["levels"]),
         _stops(found["levels"]),
@@ -30,7 +30,8 @@ def text(found: Found) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _machine(machine: Mapping[str, Any]) -> str:
+def machine(machine: Mapping[str, Any]) -> str:
+    """The machine in a line, and whether it has other things to do."""
     text = f"{machine['cpus']} CPUs, Linux {machine['kernel']}, Python {machine['python']}, load {machine['load']:.1f}"
     if machine["load"] > LOAD_MAX:
         text += ": others work here, so read the ratios and not the milliseconds"
@@ -121,7 +122,7 @@ def columns(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _budgets(found: Found) -> str:
     lines = [*_budgets_of_levels(found["levels"])]
     lines += [
-        _judged(f"{typed} less python", took - found["verbs"]["python"], BUDGET_VERB_MS, "ms")
+        judged(f"{typed} less python", took - found["verbs"]["python"], BUDGET_VERB_MS, "ms")
         for typed, took in found["verbs"].items()
         if typed.endswith("list")
     ]
@@ -137,23 +138,24 @@ def _budgets_of_levels(levels: Sequence[Level]) -> Iterable[str]:
             continue
         if present == 10:
             for key, limit in BUDGET_PING_MS.items():
-                yield _judged(f"{key.replace('_', ' ').removesuffix(' ms')}, 10 present", ours[key], limit, "ms")
+                yield judged(f"{key.replace('_', ' ').removesuffix(' ms')}, 10 present", ours[key], limit, "ms")
             if "ours" in many:
-                yield _judged(
+                yield judged(
                     "16 at a time, 10 present", many["ours"]["rate_per_s"], BUDGET_RATE_PER_S, "/s", is_least=True
                 )
             for peer in ("cni", "docker"):
                 if peer in single:
-                    yield _judged(f"ping p50 beside {peer}", ours["ping_p50_ms"], single[peer]["ping_p50_ms"], "ms")
+                    yield judged(f"ping p50 beside {peer}", ours["ping_p50_ms"], single[peer]["ping_p50_ms"], "ms")
         if "floor" in single and present in BUDGET_FLOORS:
             times = ours["ping_p50_ms"] / single["floor"]["ping_p50_ms"]
-            yield _judged(f"ping p50 beside the floor, {present} present", times, BUDGET_FLOORS[present], "x")
+            yield judged(f"ping p50 beside the floor, {present} present", times, BUDGET_FLOORS[present], "x")
         if "ours" in level["stops"]:
             longest = level["stops"]["ours"]["longest_ms"]
-            yield _judged(f"longest stop, {present} present", longest, BUDGET_STOP_MS, "ms")
+            yield judged(f"longest stop, {present} present", longest, BUDGET_STOP_MS, "ms")
 
 
-def _judged(what: str, value: float, limit: float, unit: str, *, is_least: bool = False) -> str:
+def judged(what: str, value: float, limit: float, unit: str, *, is_least: bool = False) -> str:
+    """A figure beside its budget."""
     is_met = value >= limit if is_least else value <= limit
     bound = "at least" if is_least else "at most"
     digits = 2 if unit == "x" else 1

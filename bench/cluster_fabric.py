@@ -1,0 +1,203 @@
+"""The control plane of simulated hosts: a nats-server with fsync, the ipam actor, all hosts in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Final
+
+from cluster_hosts import host_name
+from figures import MS
+from grants import Running, ask
+
+from messages import codec, subjects
+from messages.endpoint import CreateEndpoint, DeleteEndpoint
+from messages.host import ListHosts
+from messages.network import CreateNetwork
+from messages.port import PortBound
+from messages.replies import Items
+from messages.tenant import CreateTenant
+from services.nats_server import make_keys
+from services.runtime import bus as nats
+from services.runtime import identity
+
+TENANT: Final = "bench"
+NETWORK: Final = "web"
+WITHIN_S: Final = 120.0
+MAKING_AT_ONCE: Final = 64
+RANDOM: Final = random.Random(4711)
+
+
+class Fabric:
+    """Server, ipam and `hosts` simulated hosts, until `close`."""
+
+    def __init__(self, folder: Path, hosts: int) -> None:
+        self._folder = folder
+        self._hosts = hosts
+        self._numbers = itertools.count(1)
+        self._running: Running | None = None
+        self._simulation: asyncio.subprocess.Process | None = None
+        self._bus: nats.Bus | None = None
+        self._bound: dict[str, asyncio.Future[None]] = {}
+
+    async def open(self) -> None:
+        """All hosts have read the journal, and there is a network."""
+        self._folder.mkdir(parents=True)
+        make_keys(self._folder / "keys", [identity.host_user(host_name(number)) for number in range(self._hosts)])
+        self._running = Running(self._folder, None)
+        await self._running.open()
+        await self._start_hosts()
+        server = self._running.server
+        options = nats.Options(
+            urls=(server.url,),
+            user=identity.OPERATOR,
+            credentials=identity.seed_file(server.keys_dir, identity.OPERATOR),
+        )
+        self._bus = await nats.connect(options)
+        await self._bus.subscribe(subjects.port_event("*", "*", "port-bound"), self._on_bound)
+        await self._bus.flush()
+        async with asyncio.timeout(WITHIN_S):
+            while await self._members() < self._hosts:  # noqa: ASYNC110  (it is not measured)
+                await asyncio.sleep(0.05)
+        await ask(self._bus, CreateTenant(tenant=TENANT), "tenant")
+        network = CreateNetwork(tenant=TENANT, network=NETWORK, subnets=(IPv4Network("10.64.0.0/10"),))
+        await ask(self._bus, network, "network")
+
+    async def _members(self) -> int:
+        assert self._bus is not None
+        subject = subjects.command(subjects.FABRIC, "host", "list")
+        answer = await self._bus.request(subject, codec.encode(ListHosts(tenant=subjects.FABRIC)), timeout_s=WITHIN_S)
+        reply = codec.decode_reply(answer.payload)
+        return len(reply.objects) if isinstance(reply, Items) else 0
+
+    async def _start_hosts(self) -> None:
+        assert self._running is not None
+        server = self._running.server
+        program = str(Path(__file__).parent / "cluster_hosts.py")
+        command = (program, server.url, str(server.keys_dir), str(self._folder / "hosts"), str(self._hosts))
+        self._simulation = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 24
+        )
+        assert (await self._answer())["ready"] == self._hosts
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._simulation is not None
+        assert self._simulation.stdout is not None
+        async with asyncio.timeout(WITHIN_S):
+            line = await self._simulation.stdout.readline()
+        if not line:
+            raise RuntimeError("the simulated hosts ended")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    async def close(self) -> None:
+        """None of it runs."""
+        if self._bus is not None:
+            await self._bus.close()
+        if self._simulation is not None:
+            await self._simulation.communicate(b"")  # closes its input
+        if self._running is not None:
+            await asyncio.to_thread(self._running.close)
+
+    async def look(self) -> dict[str, Any]:
+        """What every host was told and has done so far (`counts`), the process's memory, and its ports."""
+        assert self._simulation is not None
+        assert self._simulation.stdin is not None
+        self._simulation.stdin.write(b"look\n")
+        return await self._answer()
+
+    def ipam_bytes(self) -> int:
+        """Resident memory of the ipam actor."""
+        assert self._running is not None
+        pid = self._running.processes["ipam"].pid
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def attach(self, host: int) -> tuple[str, float]:
+        """An endpoint more on a host: its name, and the milliseconds from the command to the host's report."""
+        assert self._bus is not None
+        name = f"e{next(self._numbers)}"
+        bound: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._bound[name] = bound
+        began = time.perf_counter()
+        await ask(
+            self._bus,
+            CreateEndpoint(tenant=TENANT, network=NETWORK, name=name, container=f"netns:{name}", host=host_name(host)),
+            name,
+        )
+        async with asyncio.timeout(WITHIN_S):
+            await bound
+        return name, (time.perf_counter() - began) * MS
+
+    async def attach_many(self, host: int, count: int) -> None:
+        """`count` endpoints more on a host, many at a time."""
+        at_once = asyncio.Semaphore(MAKING_AT_ONCE)
+
+        async def one() -> None:
+            async with at_once:
+                await self.attach(host)
+
+        await asyncio.gather(*(one() for _ in range(count)))
+
+    async def delete(self, name: str) -> None:
+        """The endpoint is gone."""
+        assert self._bus is not None
+        await ask(self._bus, DeleteEndpoint(tenant=TENANT, network=NETWORK, name=name), f"{name}-gone")
+
+    def _on_bound(self, message: nats.Message) -> None:
+        event = codec.decode_event(message.payload)
+        if isinstance(event, PortBound) and (bound := self._bound.pop(event.name, None)) and not bound.done():
+            bound.set_result(None)
+
+
+async def one_change(fabric: Fabric, hosts: int, runs: int) -> list[float]:
+    """Milliseconds of `runs` attaches, one after the other, each on another of the hosts."""
+    await fabric.attach(0)
+    return [(await fabric.attach(RANDOM.randrange(hosts)))[1] for _ in range(runs)]
+
+
+async def change_everywhere(fabric: Fabric, hosts: int, runs: int) -> list[float]:
+    """Milliseconds of `runs` times an attach on every host at once, until the last of them has reported."""
+    took = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        await asyncio.gather(*(fabric.attach(number) for number in range(hosts)))
+        took.append((time.perf_counter() - began) * MS)
+    return took
+
+
+async def work_per_change(fabric: Fabric, changes: int) -> dict[str, float]:
+    """What one host that is concerned, and all the others together, were told and did for each change."""
+    before = (await fabric.look())["counts"]
+    for _ in range(changes):
+        name, _ = await fabric.attach(0)
+        await fabric.delete(name)
+    after = (await fabric.look())["counts"]
+    told = {host: (after[host][0] - before[host][0], after[host][1] - before[host][1]) for host in after}
+    concerned = told.pop(host_name(0))
+    return {
+        "told_concerned": concerned[0] / (2 * changes),
+        "rounds_concerned": concerned[1] / (2 * changes),
+        "told_others": sum(each[0] for each in told.values()) / (2 * changes),
+        "rounds_others": sum(each[1] for each in told.values()) / (2 * changes),
+    }
+
+
+async def memory_per_endpoint(fabric: Fabric, endpoints: int) -> dict[str, float]:
+    """Bytes that each of `endpoints` bound on one host takes, in ipam and in the host's actor."""
+    await fabric.attach_many(0, endpoints // 5)
+    ipam, host = fabric.ipam_bytes(), (await fabric.look())["resident_bytes"]
+    await fabric.attach_many(0, endpoints)
+    after = await fabric.look()
+    return {
+        "endpoints": float(endpoints),
+        "ipam_bytes": (fabric.ipam_bytes() - ipam) / endpoints,
+        "host_bytes": (after["resident_bytes"] - host) / endpoints,
+    }
