@@ -25,7 +25,7 @@ from messages.network import CreateNetwork
 from messages.port import PortBound
 from messages.replies import Items
 from messages.tenant import CreateTenant
-from services.nats_server import make_keys
+from services.nats_keys import make_keys
 from services.runtime import bus as nats
 from services.runtime import identity
 
