@@ -57,6 +57,8 @@ def _written_for_change(state: State, change: Change) -> tuple[str, ...]:
         return (tenant_aggregate(tenant),)
     if isinstance(change, (CreateNetwork, DeleteNetwork)):
         return _structure(tenant, change.network)
+    if isinstance(change, (SetNetwork, CreatePool, DeletePool)):
+        return (network_aggregate(tenant, change.network),)
     networks = networks_with(state, tenant, change.name) if change.network is None else [change.network]
     written = [network_aggregate(tenant, network) for network in networks] or [tenant_aggregate(tenant)]
     if isinstance(change, CreateEndpoint) and (change.addresses or change.tag is not None):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .endpoint import AttachEndpoint, CreateEndpoint, DeleteEndpoint, DetachEndpoint
 from .names import Token, check_tenant
-from .network import CreateNetwork, DeleteNetwork
+from .network import CreateNetwork, DeleteNetwork, SetNetwork
+from .pool import CreatePool, DeletePool
 from .struct import Command, View
 from .tenant import CreateTenant, DeleteTenant
 
@@ -12,7 +13,10 @@ Change = (
     CreateTenant
     | DeleteTenant
     | CreateNetwork
+    | SetNetwork
     | DeleteNetwork
+    | CreatePool
+    | DeletePool
     | CreateEndpoint
     | AttachEndpoint
     | DetachEndpoint

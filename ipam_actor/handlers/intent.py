@@ -17,7 +17,8 @@ from messages.endpoint import (
     EndpointUnbound,
 )
 from messages.intent import ApplyIntent, Change
-from messages.network import CreateNetwork, DeleteNetwork
+from messages.network import CreateNetwork, DeleteNetwork, SetNetwork
+from messages.pool import CreatePool, DeletePool
 from messages.struct import kebab
 from messages.subjects import aggregate_of
 from messages.tenant import CreateTenant, DeleteTenant
@@ -27,14 +28,18 @@ from services.runtime.journal import BATCH_MAX
 from ..apply import apply
 from ..state import State
 from .endpoint import attach_endpoint, create_endpoint, delete_endpoint, detach_endpoint
-from .network import create_network, delete_network
+from .network import create_network, delete_network, set_network
+from .pool import create_pool, delete_pool
 from .tenant import create_tenant, delete_tenant
 
 _DECIDE: Mapping[type[Any], Callable[[State, Any, Stamp], Decision]] = {
     CreateTenant: create_tenant,
     DeleteTenant: delete_tenant,
     CreateNetwork: create_network,
+    SetNetwork: set_network,
     DeleteNetwork: delete_network,
+    CreatePool: create_pool,
+    DeletePool: delete_pool,
     CreateEndpoint: create_endpoint,
     AttachEndpoint: attach_endpoint,
     DetachEndpoint: detach_endpoint,

@@ -7,6 +7,8 @@
           web: 10.1.1.0/24                      # its subnet; or a map of what `network create` takes
           db:
             encap: vxlan
+            subnet: 10.1.2.10-10.1.2.99/24        # of which these are given out
+            pools: {vip: 10.1.2.200-10.1.2.250}   # and these to endpoints that say `pool: vip`
             endpoints:
               db1: c1@h1                        # its container and host; or a map; or nothing
               "db[2-9]": {host: h2, container: "c[2-9]"}
@@ -24,11 +26,12 @@ import msgspec
 
 from messages.endpoint import CreateEndpoint
 from messages.network import CreateNetwork
+from messages.pool import CreatePool
 from messages.struct import Command
 from messages.tenant import CreateTenant
 
 SHORT = {"subnet": "subnets", "gateway": "gateways", "address": "addresses"}
-INSIDE: dict[type[Command], str] = {CreateTenant: "networks", CreateNetwork: "endpoints"}
+INSIDE: dict[type[Command], tuple[str, ...]] = {CreateTenant: ("networks",), CreateNetwork: ("pools", "endpoints")}
 NAMED_BY_PLACE = frozenset({"tenant", "network", "name"})  # what the place in the file says
 
 
@@ -36,8 +39,12 @@ def keys_of(kind: type[Command]) -> tuple[str, ...]:
     """The keys that a tenant, a network or an endpoint may have in a file, in the order of the command's fields."""
     own = [field for field in kind.__struct_fields__ if field not in NAMED_BY_PLACE]
     short = [one for one, many in SHORT.items() if many in own]
-    inside = INSIDE.get(kind)
-    return (*own, *short, *([inside] if inside else []))
+    return (*own, *short, *INSIDE.get(kind, ()))
+
+
+def lists_of(kind: type[Command]) -> frozenset[str]:
+    """The fields of a command that are lists: in a file, one value stands for a list of one."""
+    return frozenset(name for name, said in kind.__annotations__.items() if str(said).startswith("tuple["))
 
 
 class WantedEndpoint(msgspec.Struct, frozen=True):
@@ -51,12 +58,13 @@ class WantedEndpoint(msgspec.Struct, frozen=True):
 
 
 class WantedNetwork(msgspec.Struct, frozen=True):
-    """A network that is to be, with its endpoints by name in the file's order."""
+    """A network that is to be, with its pools and endpoints by name in the file's order."""
 
     command: CreateNetwork
     given: frozenset[str]
     where: str
     endpoints: dict[str, WantedEndpoint]
+    pools: dict[str, CreatePool]
 
 
 class WantedTenant(msgspec.Struct):

@@ -8,6 +8,7 @@ from messages import subjects
 from messages.endpoint import EndpointView, ListEndpoints
 from messages.host import HostView, ListHosts
 from messages.network import ListNetworks, NetworkView
+from messages.pool import ListPools, PoolView
 from messages.tenant import ListTenants, TenantView
 
 from .client import Client
@@ -20,6 +21,7 @@ def ask_having(client: Client, names: Iterable[str] | None) -> Having:
     listed = client.items(ListTenants(tenant=subjects.FABRIC)).objects
     tenants = {view.name: view for view in listed if isinstance(view, TenantView)}
     hosts = client.items(ListHosts(tenant=subjects.FABRIC)).objects
+    pools: dict[tuple[str, str], dict[str, PoolView]] = {}
     wanted = [name for name in (tenants if names is None else dict.fromkeys(names)) if name in tenants]
     networks: dict[tuple[str, str], NetworkView] = {}
     endpoints: dict[tuple[str, str], dict[str, EndpointView]] = {}
@@ -29,10 +31,14 @@ def ask_having(client: Client, names: Iterable[str] | None) -> Having:
                 networks[name, view.name] = view
         for endpoint in endpoints_of(client, name, [network for tenant, network in networks if tenant == name]):
             endpoints.setdefault((name, endpoint.network), {})[endpoint.name] = endpoint
+        for pool in client.items(ListPools(tenant=name)).objects:
+            if isinstance(pool, PoolView):
+                pools.setdefault((name, pool.network), {})[pool.name] = pool
     return Having(
         tenants={name: tenants[name] for name in wanted},
         networks=networks,
         endpoints=endpoints,
+        pools=pools,
         hosts=frozenset(view.name for view in hosts if isinstance(view, HostView)),
     )
 

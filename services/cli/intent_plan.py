@@ -22,22 +22,27 @@ from messages.endpoint import (
 )
 from messages.intent import Change
 from messages.names import DEFAULT_TENANT
-from messages.network import DeleteNetwork, NetworkView
+from messages.network import CreateNetwork, DeleteNetwork, NetworkView, SetNetwork
+from messages.pool import CreatePool, DeletePool, PoolView
 from messages.ranges import VNIS, parse_ranges
 from messages.struct import Command
 from messages.tenant import TenantView
 
 from .intent import NAMED_BY_PLACE, Intent, WantedEndpoint, WantedNetwork, WantedTenant
 
+AnyWanted = TenantView | NetworkView | PoolView | EndpointView
 ADD, CHANGE, REMOVE = "+", "~", "-"
 
 
 class Having(msgspec.Struct, frozen=True):
-    """What is there of the tenants that an intent names. Networks by tenant and name, endpoints by network as well."""
+    """What is there of the tenants that an intent names. Networks by tenant and name; endpoints and pools by these, and
+    their names.
+    """
 
     tenants: Mapping[str, TenantView]
     networks: Mapping[tuple[str, str], NetworkView]
     endpoints: Mapping[tuple[str, str], Mapping[str, EndpointView]]
+    pools: Mapping[tuple[str, str], Mapping[str, PoolView]]
     hosts: frozenset[str]
 
 
@@ -106,17 +111,21 @@ class _Planner:
                     self.plan.steps.append(removal_of_endpoint(found))
             if kept is None:
                 self.plan.steps.append(removal_of_network(view))
+                continue
+            for pool, there in self._having.pools.get((tenant, network), {}).items():
+                if pool not in kept.pools:
+                    self.plan.steps.append(removal_of_pool(there))
 
     def tenant(self, wanted: WantedTenant) -> None:
         """The tenant is there, with its networks."""
         command = wanted.command
         found = self._having.tenants.get(command.tenant)
         is_used = found is not None and (found.status.seq > 0 or command.tenant != DEFAULT_TENANT)
-        differing = _differing(command, wanted.given, found) if found is not None else []
+        differing = _differing(command, wanted.given, found) if found is not None else {}
         if found is None or (differing and not is_used):
             self._add("tenant", command.tenant, (command.tenant,), _words(command, wanted.given), command)
         elif differing:
-            self._conflict(f"tenant {command.tenant}", differing)
+            self._conflict(f"tenant {command.tenant}", list(differing.values()))
         for network in wanted.networks.values():
             self.network(network)
 
@@ -128,10 +137,35 @@ class _Planner:
         if found is None:
             self._add("network", command.tenant, place, _words(command, wanted.given) or "all is chosen", command)
         elif differing := _differing(command, wanted.given, found):
-            self._conflict(f"network {'/'.join(place)}", differing)
+            self._set(command, differing)
+        pools = self._having.pools.get(place, {})
+        for pool in wanted.pools.values():
+            self.pool(pool, pools.get(pool.name))
         there = self._having.endpoints.get(place, {})
         for name, endpoint in wanted.endpoints.items():
             self.endpoint(endpoint, there.get(name))
+
+    def pool(self, wanted: CreatePool, found: PoolView | None) -> None:
+        """The pool is there."""
+        path = (wanted.tenant, wanted.network, wanted.name)
+        if found is None:
+            self._add("pool", wanted.tenant, path, _words(wanted, frozenset({"ranges"})), wanted)
+        elif differing := _differing(wanted, frozenset({"ranges"}), found):
+            self._conflict(f"pool {'/'.join(path)}", list(differing.values()))
+
+    def _set(self, command: CreateNetwork, differing: Mapping[str, str]) -> None:
+        """What can be changed of a network is changed; the rest stands in the way."""
+        path = f"{command.tenant}/{command.network}"
+        fixed = [words for field, words in differing.items() if field not in SetNetwork.__struct_fields__]
+        if fixed:
+            self._conflict(f"network {path}", fixed)
+            return
+        change = SetNetwork(
+            tenant=command.tenant,
+            network=command.network,
+            **{field: getattr(command, field) for field in differing},
+        )
+        self.plan.steps.append(Step(CHANGE, "network", command.tenant, path, ", ".join(differing.values()), (change,)))
 
     def endpoint(self, wanted: WantedEndpoint, found: EndpointView | None) -> None:
         """The endpoint is there, and where it is said to be."""
@@ -144,7 +178,7 @@ class _Planner:
         if found is None:
             self._add("endpoint", command.tenant, path, _words_of_endpoint(placed, wanted.given), placed)
         elif differing := _differing(command, wanted.given, found):
-            self._anew(placed, found, differing)
+            self._anew(placed, found, list(differing.values()))
         elif wanted.container is not None and host is not None:
             self._move(wanted, found, host)
 
@@ -214,6 +248,13 @@ def removal_of_endpoint(view: EndpointView) -> Step:
     return Step(REMOVE, "endpoint", view.tenant, path, addresses + place, (), (delete,))
 
 
+def removal_of_pool(view: PoolView) -> Step:
+    """The step that removes a pool, once its endpoints are removed."""
+    words = ", ".join(map(str, view.spec.ranges))
+    delete = DeletePool(tenant=view.tenant, network=view.network, name=view.name)
+    return Step(REMOVE, "pool", view.tenant, f"{view.tenant}/{view.network}/{view.name}", words, (), (delete,))
+
+
 def removal_of_network(view: NetworkView) -> Step:
     """The step that removes a network, once its endpoints are removed."""
     words = f"{view.status.encap} {view.status.tag}, {', '.join(map(str, view.status.subnets)) or 'no subnet'}"
@@ -221,15 +262,15 @@ def removal_of_network(view: NetworkView) -> Step:
     return Step(REMOVE, "network", view.tenant, f"{view.tenant}/{view.network}", words, (), (delete,))
 
 
-def _differing(command: Command, given: frozenset[str], found: TenantView | NetworkView | EndpointView) -> list[str]:
-    """What the file says otherwise than it is: `tag 5 -> 7`."""
+def _differing(command: Command, given: frozenset[str], found: AnyWanted) -> dict[str, str]:
+    """What the file says otherwise than it is, in words by field: `tag 5 -> 7`."""
     asked = codec.to_builtins(command)
     spec, status = codec.to_builtins(found.spec), codec.to_builtins(found.status)
-    return [
-        f"{_noun(field)} {_text(_is(field, spec, status))} -> {_text(asked[field])}"
+    return {
+        field: f"{_noun(field)} {_text(_is(field, spec, status))} -> {_text(asked[field])}"
         for field in command.__struct_fields__
         if field in given and not _agrees(field, asked[field], spec, status)
-    ]
+    }
 
 
 def _is(field: str, spec: Mapping[str, Any], status: Mapping[str, Any]) -> Any:
@@ -278,7 +319,9 @@ def _fields(command: Command) -> Iterator[str]:
 
 
 def _noun(field: str) -> str:
-    return {"subnets": "subnet", "gateways": "gateway", "addresses": "address"}.get(field, field.replace("_", " "))
+    return {"subnets": "subnet", "gateways": "gateway", "addresses": "address", "ranges": "range"}.get(
+        field, field.replace("_", " ")
+    )
 
 
 def _text(value: Any) -> str:

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from messages.addresses import decode_address
+from messages.addresses import decode_address, parse_subnet
 from messages.endpoint import CreateEndpoint
 from messages.names import DEFAULT_TENANT, check_container, check_tenant, check_token
 from messages.network import CreateNetwork
+from messages.pool import CreatePool
 from messages.struct import Command
 from messages.tenant import CreateTenant
 
 from .exits import USAGE, Ended
-from .intent import SHORT, Intent, WantedEndpoint, WantedNetwork, WantedTenant, keys_of
+from .intent import SHORT, Intent, WantedEndpoint, WantedNetwork, WantedTenant, keys_of, lists_of
 from .intent_source import Document
 
 TOP_KEYS = ("tenants", "networks", "hosts")
@@ -110,16 +111,26 @@ class _Reader:
             self._fault(path, f"network {name} is described in {tenant.networks[name].where} already: expected it once")
             return
         fields = {"subnets": said} if isinstance(said, str) else self._map(said, path, keys_of(CreateNetwork))
-        listed = fields.pop("endpoints", None)
+        listed, pools = fields.pop("endpoints", None), fields.pop("pools", None)
         command = self._command(CreateNetwork, fields, path, tenant=tenant.command.tenant, network=name)
         if command is None:
             if not self._is_right(path, _check_network, name):
                 return
             command = CreateNetwork(tenant=tenant.command.tenant, network=name)
-        network = tenant.networks[name] = WantedNetwork(command, frozenset(fields), self._where, {})
+        network = tenant.networks[name] = WantedNetwork(command, frozenset(fields), self._where, {}, {})
+        for pool, ranges in self._named(pools, _join(path, "pools")):
+            self._pool(network, pool, ranges, _join(_join(path, "pools"), pool))
         inside = _join(path, "endpoints")
         for endpoint, described in self._listed(listed, name, inside):
             self._endpoints(network, endpoint, described, _join(inside, endpoint))
+
+    def _pool(self, network: WantedNetwork, name: str, said: Any, path: str) -> None:
+        """A pool: its range, a list of them, or a map."""
+        fields = self._map(said, path, ("ranges",)) if isinstance(said, dict) else {"ranges": said}
+        place = {"tenant": network.command.tenant, "network": network.command.network, "name": name}
+        command = self._command(CreatePool, fields, path, **place)
+        if command is not None:
+            network.pools[name] = command
 
     def _listed(self, listed: Any, network: str, path: str) -> Iterator[tuple[str, Any]]:
         """Endpoints as a map, a list of names, or how many of them."""
@@ -190,17 +201,37 @@ class _Reader:
             if SHORT[short] in fields:
                 self._fault(_join(path, short), f"{short} and {SHORT[short]} are both given: expected one of them")
             fields[SHORT[short]] = fields.pop(short)
+        lists = lists_of(kind)
         for key, value in list(fields.items()):
-            if key in SHORT.values() and isinstance(value, str) and value not in _WORDS.get(key, ()):
+            if key in lists and isinstance(value, str) and value not in _WORDS.get(key, ()):
                 fields[key] = [value]
             elif key in _TEXT_KEYS and isinstance(value, int) and not isinstance(value, bool):
                 fields[key] = str(value)
+        if isinstance(fields.get("subnets"), list) and not self._split_subnets(fields, path):
+            return None
         try:
             return msgspec.convert({**place, **fields}, kind, dec_hook=decode_address)
         except msgspec.ValidationError as fault:
             text, inner = _read_fault(fault)
             self._fault(_join(path, inner) if inner else path, text)
             return None
+
+    def _split_subnets(self, fields: dict[str, Any], path: str) -> bool:
+        """Subnets such as `10.1.1.10-10.1.1.99/24` are subnets with ranges beside them; False for a fault."""
+        subnets: list[Any] = []
+        for position, text in enumerate(fields["subnets"]):
+            if not isinstance(text, str) or "-" not in text:
+                subnets.append(text)
+                continue
+            try:
+                subnet, within = parse_subnet(text)
+            except ValueError as fault:
+                self._fault(_join(path, f"subnets[{position}]"), str(fault))
+                return False
+            subnets.append(str(subnet))
+            fields["ranges"] = [*fields.get("ranges", []), str(within)]
+        fields["subnets"] = list(dict.fromkeys(subnets))
+        return True
 
     def _map(self, said: Any, path: str, keys: Sequence[str]) -> dict[str, Any]:
         """A map with no other keys than these; what is left empty is as left out."""

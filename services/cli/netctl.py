@@ -24,6 +24,7 @@ NOUNS = {
     "host": "the machines",
     "apply": "make true what files say: whole tenants at once",
     "diff": "what `apply` would do",
+    "export": "what is there, as a file for `apply`",
     "events": "the journal as it is written, or again from any point",
     "log": "who did what when, refusals included",
     "status": "is everything well, and if not, what to do",

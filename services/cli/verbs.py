@@ -59,6 +59,11 @@ class Session:
         return DEFAULT_TENANT
 
     @property
+    def named_tenant(self) -> str | None:
+        """The tenant of -t, none when it was not given."""
+        return None if self._chosen.tenant is None else str(self._chosen.tenant)
+
+    @property
     def host(self) -> str:
         """The host that is meant when none is named."""
         with suppress(Ended):  # as above

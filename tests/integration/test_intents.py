@@ -18,7 +18,7 @@ from services.cli.client import Client
 from services.cli.server import find_server
 from services.runtime import identity
 from tests.harness.ipam import ipam_process
-from tests.harness.nats import RunningNats
+from tests.harness.nats import RunningNats, running_nats
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 WHOLE = """\
@@ -53,14 +53,28 @@ class Lines:
         return out.getvalue() if status == 0 else out.getvalue() + err.getvalue()
 
 
-@pytest.fixture
-def lines(nats_server: RunningNats) -> Iterator[Lines]:
-    with ipam_process(nats_server):
-        made = Lines(nats_server)
+@contextlib.contextmanager
+def system(server: RunningNats) -> Iterator[Lines]:
+    """An ipam actor, two members, and command lines that talk to it."""
+    with ipam_process(server):
+        made = Lines(server)
         for host in ("h1", "h2"):
             made.client.command(JoinHost(tenant="fabric", host=host, driver="ovs", datapath="netdev", version="0"))
         yield made
         made.client.close()
+
+
+@pytest.fixture
+def lines(nats_server: RunningNats) -> Iterator[Lines]:
+    with system(nats_server) as made:
+        yield made
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Lines]:
+    """Another system, with nothing in it."""
+    with running_nats(tmp_path / "other") as server, system(server) as made:
+        yield made
 
 
 def test_a_file_is_shown_done_and_then_true(lines: Lines, tmp_path: Path) -> None:
@@ -146,3 +160,19 @@ def test_a_thousand_endpoints(lines: Lines) -> None:
     said = lines("apply", "-f", "-", "--wait", "accepted", stdin=many)
     assert said.endswith("done: 1002 to add, 0 to change, 0 to remove\n")
     assert len(lines("endpoint", "list", "-t", "acme", "-o", "name").split()) == 1000
+
+
+def test_an_export_applies_to_nothing_and_makes_the_same_elsewhere(lines: Lines, other: Lines) -> None:
+    lines("apply", "-f", "-", "--wait", "accepted", stdin=WHOLE)
+    ranged = "networks: {web: {subnet: 10.1.1.10-10.1.1.20/24, pools: {vip: 10.1.1.30}, endpoints: {a: {pool: vip}}}}"
+    lines("apply", "-f", "-", stdin=ranged)
+    lines("network", "create", "adopting", "--subnet", "none")
+    lines("endpoint", "create", "x", "--network", "adopting", "--address", "10.7.7.7", "--tag", "77")
+    text = lines("export")
+    assert "web1: {address: 10.1.1.1, mac: " in text
+    assert lines("diff", "-f", "-", "--prune", stdin=text) == ""
+    other("apply", "-f", "-", "--wait", "accepted", stdin=text)
+    assert other("export") == text
+    assert other("diff", "-f", "-", "--prune", stdin=lines("export", "-o", "json")) == ""
+    assert list(json.loads(lines("export", "-t", "beta", "-o", "json"))["tenants"]) == ["beta"]
+    assert "unknown-tenant" in lines("export", "-t", "nobody", status=1)

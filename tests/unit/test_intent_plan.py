@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import typing
+
 import pytest
 import yaml
 
 from ipam_actor.definition import IPAM
-from messages.endpoint import EndpointView, ListEndpoints
+from messages.endpoint import CreateEndpoint, EndpointView, ListEndpoints
 from messages.intent import ApplyIntent
-from messages.network import ListNetworks, NetworkView
+from messages.network import CreateNetwork, ListNetworks, NetworkView
+from messages.pool import CreatePool, ListPools, PoolView
 from messages.replies import Items
 from messages.struct import Command
-from messages.tenant import ListTenants, TenantView
+from messages.tenant import CreateTenant, ListTenants, TenantView
 from services.cli.intent import Intent
 from services.cli.intent_plan import Having, Plan, plan
 from services.cli.intent_reader import read_intent
@@ -36,7 +39,11 @@ def having(world: World, intent: Intent) -> Having:
     tenants = {view.name: view for view in listed if view.name in intent.tenants}
     networks = [each for name in tenants for each in items(world, ListNetworks(tenant=name))]
     endpoints: dict[tuple[str, str], dict[str, EndpointView]] = {}
+    pools: dict[tuple[str, str], dict[str, PoolView]] = {}
     for name in tenants:
+        for pool in items(world, ListPools(tenant=name)):
+            assert isinstance(pool, PoolView)
+            pools.setdefault((name, pool.network), {})[pool.name] = pool
         for each in items(world, ListEndpoints(tenant=name)):
             assert isinstance(each, EndpointView)
             endpoints.setdefault((name, each.network), {})[each.name] = each
@@ -44,6 +51,7 @@ def having(world: World, intent: Intent) -> Having:
         tenants,
         {(view.tenant, view.name): view for view in networks if isinstance(view, NetworkView)},
         endpoints,
+        pools,
         frozenset(world.state.hosts.hosts),
     )
 
@@ -106,6 +114,40 @@ def test_what_cannot_be_changed_is_a_conflict(world: World) -> None:
         "tenant acme: vlans 5-9 -> 5-10",
         "network acme/web: encap vlan -> vxlan, tag 7 -> 8",
     ]
+
+
+def test_ranges_and_pools(world: World) -> None:
+    ranged = """\
+networks:
+  web: {subnet: 10.1.1.10-10.1.1.20/24, pools: {vip: 10.1.1.30-10.1.1.40}, endpoints: {a: {pool: vip}, b: }}
+"""
+    assert done(world, ranged) == [
+        "+ network default/web: subnet 10.1.1.0/24, range 10.1.1.10-10.1.1.20",
+        "+ pool default/web/vip: range 10.1.1.30-10.1.1.40",
+        "+ endpoint default/web/a: pool vip",
+        "+ endpoint default/web/b",
+    ]
+    assert (world.address_of("a"), world.address_of("b")) == ("10.1.1.30/24", "10.1.1.10/24")
+    wider = "networks: {web: {subnet: 10.1.1.10-10.1.1.25/24, exclude: 10.1.1.15, endpoints: [b]}}"
+    assert done(world, wider, is_pruning=True) == [
+        "- endpoint default/web/a: 10.1.1.30/24",
+        "- pool default/web/vip: 10.1.1.30-10.1.1.40",
+        "~ network default/web: range 10.1.1.10-10.1.1.20 -> 10.1.1.10-10.1.1.25, exclude none -> 10.1.1.15",
+    ]
+
+
+def test_what_a_network_may_be_can_be_seen(world: World) -> None:
+    """Every field that a file may have stands in what is shown; else a difference would never be found."""
+    for command, view in (
+        (CreateTenant, TenantView),
+        (CreateNetwork, NetworkView),
+        (CreateEndpoint, EndpointView),
+        (CreatePool, PoolView),
+    ):
+        shown = {"tenant", "network", "name"}
+        for part in ("spec", "status"):
+            shown |= set(typing.get_type_hints(view)[part].__struct_fields__)
+        assert set(command.__struct_fields__) <= shown, command
 
 
 def test_an_endpoint_is_attached_late_and_moves(world: World) -> None:
