@@ -85,7 +85,7 @@ def document() -> dict[str, Any]:
         "operations": operations,
         "components": {
             "messages": {name: _message(name, kind) for name, kind in _named(kinds)},
-            "schemas": {name: _plain(schema) for name, schema in sorted(schemas.items())},
+            "schemas": {name: plain(schema) for name, schema in sorted(schemas.items())},
             "parameters": {name: {"description": text} for name, text in _PARAMETERS.items()},
         },
     }
@@ -190,14 +190,14 @@ def _headers(described: dict[str, str]) -> dict[str, Any]:
     return {"type": "object", "properties": properties}
 
 
-def _plain(schema: Any) -> Any:
+def plain(schema: Any) -> Any:
     """A schema of msgspec's as AsyncAPI has them: descriptions unfolded, no OpenAPI discriminator (`enum` tells)."""
     if isinstance(schema, (list, tuple)):
-        return [_plain(each) for each in schema]
+        return [plain(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: _unfolded(value) if key == "description" and isinstance(value, str) else _plain(value)
+        key: _unfolded(value) if key == "description" and isinstance(value, str) else plain(value)
         for key, value in schema.items()
         if not (key == "discriminator" and isinstance(value, dict) and "propertyName" in value)
     }

@@ -135,10 +135,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     prune_argument(parser)
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the files, for editors")
     add_wait(parser)
 
 
 def _apply(session: Session, chosen: argparse.Namespace) -> int:
+    if chosen.schema:
+        from .intent_schema import schema
+
+        print(output.as_json(schema(), is_indented=True))
+        return DONE
     intent = read_files(session, chosen.file)
     made = made_plan(session, intent, is_pruning=chosen.prune)
     if chosen.dry_run:
