@@ -30,7 +30,7 @@ RTM_GETADDR, RTM_NEWNEIGH = 22, 28
 RTM_NEWROUTE, RTM_GETROUTE, RTM_NEWNSID, RTM_GETNSID = 24, 26, 88, 90
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
-IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 26, 27, 28, 37
+IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 20, 26, 27, 28, 37
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
 _NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
@@ -162,6 +162,12 @@ def set_group(device: str, group: int) -> Message:
     return Message(RTM_NEWLINK, 0, _link() + attribute(IFLA_IFNAME, _name(device)) + attribute(IFLA_GROUP, _u32(group)))
 
 
+def set_alias(device: str, alias: str) -> Message:
+    """The link carries this text, at most 255 bytes."""
+    body = _link() + attribute(IFLA_IFNAME, _name(device)) + attribute(IFLA_IFALIAS, alias.encode())
+    return Message(RTM_NEWLINK, 0, body)
+
+
 def delete_group(group: int) -> Message:
     """All links of the group go at once: one wait of the kernel for all instead of one (20 ms) for each."""
     return Message(RTM_DELLINK, 0, _link() + attribute(IFLA_GROUP, _u32(group)))
@@ -269,18 +275,18 @@ class NetlinkSocket:
     def has_default_route(self, family: int) -> bool:
         """Whether the main table has a default route of this address family."""
         asked = struct.pack("=BBBBBBBBI", family, 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0)
-        routes = list(self._dump(RTM_GETROUTE, asked))
+        routes = list(self.dump(RTM_GETROUTE, asked))
         return any(route[1] == 0 and route[7] == _RTN_UNICAST for route in routes)
 
     def list_links(self) -> list[Link]:
         """All links of the namespace."""
-        return [parse_link(body) for body in self._dump(RTM_GETLINK, _link())]
+        return [parse_link(body) for body in self.dump(RTM_GETLINK, _link())]
 
     def list_addresses(self) -> list[tuple[int, IPv4Interface | IPv6Interface]]:
         """All addresses of the namespace, each with its link's index."""
-        return [parse_address(body) for body in self._dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0))]
+        return [parse_address(body) for body in self.dump(RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0))]
 
-    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+    def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
         """The bodies of a list that the kernel was asked for; to be read to its end."""
         self._sequence += 1
         flags = _NLM_F_REQUEST | _NLM_F_DUMP
@@ -289,9 +295,9 @@ class NetlinkSocket:
             for answer, _flags, sequence, item in self._receive():
                 if sequence != self._sequence:
                     continue
-                if answer == _NLMSG_DONE:
+                if answer == _NLMSG_DONE and not any(item[:4]):
                     return
-                if answer == _NLMSG_ERROR:
+                if answer in (_NLMSG_DONE, _NLMSG_ERROR):  # a list that is refused ends with the reason
                     raise KernelRefused(-struct.unpack_from("=i", item)[0], "listing", 0)
                 yield item
 
@@ -318,7 +324,9 @@ def _extended_text(flags: int, body: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link as the kernel tells it. `peer_nsid` is the kernel's own number for the peer's namespace, -1 for none."""
+    """A link as the kernel tells it. `peer_nsid` is the kernel's own number for the peer's namespace, -1 for none;
+    `alias` is free text that goes with it.
+    """
 
     name: str
     index: int
@@ -327,6 +335,7 @@ class Link:
     group: int
     peer_index: int
     peer_nsid: int
+    alias: str = ""
 
     @property
     def is_carrying(self) -> bool:
@@ -351,6 +360,7 @@ def parse_link(body: bytes) -> Link:
         group=number(IFLA_GROUP, 0),
         peer_index=number(IFLA_LINK, 0),
         peer_nsid=number(IFLA_LINK_NETNSID, -1),
+        alias=found.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 

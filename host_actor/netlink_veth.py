@@ -38,12 +38,14 @@ from .netlink import (
     new_veth,
     parse_link,
     parse_nsid,
+    set_alias,
     set_group,
     set_mac_and_mtu,
     set_up,
     set_up_promiscuous,
     switch_off_tx_checksum,
 )
+from .netlink_rules import clear_rules, is_among_others, route_by_source
 
 _CLONE_NEWNET: Final = 0x40000000
 _NS_GET_NSTYPE: Final = 0xB703  # ioctl_ns(2)
@@ -53,6 +55,7 @@ _INTERFACE_LIMIT: Final = 32
 _BUSY_LIMIT: Final = 10_000  # indexes in a row that somebody else has
 _LOOPBACK_INDEX: Final = 1
 _DOOMED_GROUP: Final = 0x6E70D1E  # the group that links are put into to be removed together
+_LINKS_AT_ONCE: Final = 32  # asked for in one write: their answers have room in the socket
 _GONE: Final = frozenset({errno.ENODEV})
 _IPV6_SETTINGS: Final = Path("/proc/sys/net/ipv6/conf")
 _IPV4_SETTINGS: Final = Path("/proc/sys/net/ipv4/conf")
@@ -180,12 +183,30 @@ class VethMaker:
 
     def _delete(self, devices: Sequence[str]) -> None:
         assert self._removing is not None
+        for start in range(0, len(devices), _LINKS_AT_ONCE):
+            asked = map(get_link, devices[start : start + _LINKS_AT_ONCE])
+            for answer in self._removing.request(*asked, accepting=_GONE):
+                self._clear_rules(self._removing, parse_link(answer))
         if len(devices) == 1:
             self._removing.request(delete_link(devices[0]), accepting=_GONE)
             return
         doomed = [set_group(device, _DOOMED_GROUP) for device in devices]
         self._removing.request(*doomed, accepting=_GONE)
         self._removing.request(delete_group(_DOOMED_GROUP), accepting=_GONE)
+
+    def _clear_rules(self, home: NetlinkSocket, link: Link) -> None:
+        """Of a link that is among others, no rule is left in its namespace; what cannot be found any more is left."""
+        if not link.alias or not endpoint_of(link):
+            return
+        with suppress(SandboxGone, KernelRefused), _open_netns(link.alias) as netns_fd:
+            if parse_nsid(home.request(get_nsid(netns_fd))[0]) != link.peer_nsid:
+                return  # the path leads to another namespace by now
+            with self._inside(netns_fd):
+                inner = NetlinkSocket()
+                try:
+                    clear_rules(inner, link.peer_index)
+                finally:
+                    inner.close()
 
     # In the making thread ------------------------------------------------------------------------------------------
 
@@ -196,10 +217,12 @@ class VethMaker:
                 tell(Born(made.peer, made.index, is_new=True))
                 try:
                     with self._inside(netns_fd):
-                        _configure(spec, made.peer, made.peer_index)
+                        is_among_others = _configure(spec, made.peer, made.peer_index)
                 except (KernelRefused, SandboxGone):
                     self._request(delete_link(spec.device), accepting=_GONE)  # half a link would look like a whole one
                     raise
+                if is_among_others:
+                    self._request(set_alias(spec.device, spec.netns_path))
                 return made.peer
             return self._complete(spec, netns_fd, tell)
 
@@ -244,6 +267,8 @@ class VethMaker:
                 elif self._is_right(present, spec, netns_fd):
                     return None
                 else:
+                    assert self._making is not None
+                    self._clear_rules(self._making, present)
                     self._request(delete_link(spec.device), accepting=_GONE)
                 continue
             _silence(spec.device)
@@ -274,8 +299,10 @@ class VethMaker:
                 inner_socket.request(set_mac_and_mtu(inner.index, spec.mac, spec.mtu_bytes))
             finally:
                 inner_socket.close()
-            _configure(spec, inner.name, inner.index)
+            is_among_others = _configure(spec, inner.name, inner.index)
         self._request(set_up_promiscuous(present.index, spec.mtu_bytes))
+        if is_among_others and present.alias != spec.netns_path:
+            self._request(set_alias(spec.device, spec.netns_path))
         if present.group != spec.mark:
             self._request(set_group(spec.device, spec.mark))
         return inner.name
@@ -296,8 +323,11 @@ class VethMaker:
             _setns(self._home_fd)
 
 
-def _configure(spec: LinkSpec, interface: str, index: int) -> None:
-    """The inner end, in the calling thread's namespace: addresses, both links up, a default route if there is none."""
+def _configure(spec: LinkSpec, interface: str, index: int) -> bool:
+    """The inner end, in the calling thread's namespace: addresses, both links up, a default route if there is none.
+
+    Whether there are other interfaces: then it has rules there, to be taken away with it.
+    """
     if spec.is_tx_checksum_off:
         switch_off_tx_checksum(interface)
     versions = {address.version for address in spec.addresses}
@@ -317,6 +347,11 @@ def _configure(spec: LinkSpec, interface: str, index: int) -> None:
         inner.request(*addresses, set_up(_LOOPBACK_INDEX), set_up(index))
         if routes:
             inner.request(*routes, accepting=_EXISTS)
+        links = inner.list_links()
+        if not is_among_others(links, index):
+            return False
+        route_by_source(inner, index, spec.addresses, spec.gateways, links)
+        return True
     finally:
         inner.close()
 

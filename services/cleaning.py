@@ -9,9 +9,11 @@ folder nothing but the files that we name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from .state_lock import LOCK_FILE, AlreadyRunning, StateLock
 
 DAEMON_GRACE_S = 30.0
 DEVICE = re.compile(r"np[a-z0-9]{12}\Z")  # host_actor/drivers/contract.py: PortSpec.device
+RULE_PROTOCOL = 110  # host_actor/netlink_rules.py: PROTOCOL
 SHIELD_TABLE = "netplugin"  # host_actor/drivers/ovs_shield.py: TABLE
 RUN_FILES = (CLIENT_FILE, nats_server.CONFIG_FILE, PIDS_DIR, "ovs", LOCK_FILE, *ACTORS)
 STATE_FILES = ("ovs",)
@@ -117,8 +120,19 @@ def _remove_links() -> None:
         for link in netlink.get_links(kind="veth"):
             name = link.get("ifname")
             if name and DEVICE.match(name) and link.get("group"):
+                if namespace := link.get("ifalias"):
+                    _remove_rules(namespace, link.get("link"))
                 netlink.link("del", index=link["index"])
                 log.info("link-removed", device=name)
+
+
+def _remove_rules(namespace: str, table: int) -> None:
+    """The rules that a container with several interfaces had for one of them are gone."""
+    with contextlib.suppress(OSError, pyroute2.NetlinkError), pyroute2.NetNS(namespace, flags=0) as inside:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for rule in inside.get_rules(family=family):
+                if (rule.get("table"), rule.get("protocol")) == (table, RULE_PROTOCOL):
+                    inside.rule("del", family=family, table=table, priority=rule.get("priority"), src=rule.get("src"))
 
 
 def _remove_shield() -> None:

@@ -147,6 +147,24 @@ def test_clean_removes_links_that_a_killed_host_has_left_and_no_others(host: Hos
     assert links(host.namespace) == {"lo", "npsomebodys", "x1"}
 
 
+def test_two_endpoints_in_one_container_answer_and_clean_leaves_the_container_as_it_was(
+    host: Host, netns: Callable[[str], NetworkNamespace]
+) -> None:
+    host.start()
+    inside, other = netns("c1"), netns("c2")
+    before = inside.run("ip", "rule", "show").stdout
+    host.netctl("network", "create", "web", "--subnet", "12.0.0.0/24")
+    for name, container in (("e1", "c1"), ("e2", "c1"), ("e3", "c2")):
+        host.netctl("endpoint", "create", name, "--network", "web", "--container", f"netns:{container}")
+    for address in ("12.0.0.1", "12.0.0.2"):
+        other.run("busybox", "ping", "-c", "1", "-W", "10", address)
+    assert inside.run("ip", "rule", "show").stdout != before
+    host.crash()
+    assert host.clean().returncode == 0
+    assert links(inside) == {"lo"}
+    assert inside.run("ip", "rule", "show").stdout == before
+
+
 def test_an_open_vswitch_that_runs_is_used_and_left(
     short_path: Path, netns: Callable[[str], NetworkNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
