@@ -119,7 +119,8 @@ async def converge(driver: Driver, desired: Mapping[str, PortSpec], remotes: Seq
     far = marked(driver, remotes)
     assert len(far) == len(remotes), "no two have one mark"
     outcomes = await driver.execute(plan(desired, await driver.observe(), far))
-    assert [outcome for outcome in outcomes if isinstance(outcome, Failed)] == []
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    assert not failed, failed
     observed = await driver.observe()
     left = plan(desired, observed, far)
     assert left == (), f"left to plan: {left}; observed: {observed}"
