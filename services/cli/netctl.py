@@ -28,6 +28,7 @@ NOUNS = {
     "events": "the journal as it is written, or again from any point",
     "log": "who did what when, refusals included",
     "status": "is everything well, and if not, what to do",
+    "doctor": "what commonly goes wrong, here and in the cluster",
     "context": "which server to talk to",
     "completion": "for bash, zsh or fish",
     "decode": "msgpack on stdin as JSON on stdout",

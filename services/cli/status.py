@@ -47,16 +47,20 @@ def _arguments(_parser: argparse.ArgumentParser) -> None:
 
 
 def _status(session: Session, _chosen: argparse.Namespace) -> int:
-    checks = list(look(session.client))
+    return show(list(look(session.client)), session.output)
+
+
+def show(checks: list[Check], form: str) -> int:
+    """The checks are on stdout, and what to do; returns the exit status."""
     is_healthy = all(check.state != BAD for check in checks)
-    if session.output == "table":
+    if form == "table":
         _print(checks)
     else:
         rows = [check._asdict() for check in checks]
-        if session.output in ("json", "yaml"):
-            output.show_one({"is_healthy": is_healthy, "checks": rows}, session.output)
+        if form in ("json", "yaml"):
+            output.show_one({"is_healthy": is_healthy, "checks": rows}, form)
         else:
-            output.show_many(rows, session.output)
+            output.show_many(rows, form)
     return DONE if is_healthy else FAILED
 
 
@@ -124,7 +128,7 @@ def _streams(client: Client) -> tuple[int, list[Check]]:
 def discover(client: Client) -> list[dict[str, Any]]:
     """Every actor that answers `$SRV.PING` (ADR-32), by name and host. Raises: Ended when the server stays away."""
     found = client.attempt(lambda: _answers(client), "$SRV.PING")
-    return sorted(found, key=lambda each: (str(each.get("name")), _metadata(each).get("host", ""), str(each.get("id"))))
+    return sorted(found, key=lambda each: (str(each.get("name")), metadata(each).get("host", ""), str(each.get("id"))))
 
 
 def _answers(client: Client) -> list[dict[str, Any]]:
@@ -144,10 +148,10 @@ def _answers(client: Client) -> list[dict[str, Any]]:
 
 def _actors(services: list[dict[str, Any]], last_seq: int) -> Iterator[Check]:
     for service in services:
-        metadata = _metadata(service)
-        name = f"{service.get('name')}@{metadata['host']}" if metadata.get("host") else str(service.get("name"))
+        said = metadata(service)
+        name = f"{service.get('name')}@{said['host']}" if said.get("host") else str(service.get("name"))
         version = f"version {service.get('version', '?')}"
-        lag = _lag(metadata, last_seq) if service.get("name") in NEEDED_ACTORS else None
+        lag = _lag(said, last_seq) if service.get("name") in NEEDED_ACTORS else None
         if lag is None:  # a host is told only what is about it, so how far it is says nothing
             yield Check("actor", name, OK, version)
         elif lag <= LAG_MAX:
@@ -166,13 +170,13 @@ def _actors(services: list[dict[str, Any]], last_seq: int) -> Iterator[Check]:
             )
 
 
-def _lag(metadata: dict[str, str], last_seq: int) -> int | None:
-    stated = metadata.get("seq", "")
+def _lag(said: dict[str, str], last_seq: int) -> int | None:
+    stated = said.get("seq", "")
     return max(0, last_seq - int(stated)) if stated.isascii() and stated.isdigit() else None
 
 
 def _hosts(client: Client, services: list[dict[str, Any]]) -> Iterator[Check]:
-    answering = {_metadata(each).get("host") for each in services if each.get("name") == "host"}
+    answering = {metadata(each).get("host") for each in services if each.get("name") == "host"}
     try:
         views = client.items(ListHosts(tenant=subjects.FABRIC)).objects
     except Ended as fault:
@@ -245,7 +249,8 @@ def _endpoint(view: EndpointView) -> Check:
     return Check("endpoint", name, BAD if status.state in ("failed", "unreachable") else POOR, facts, advice)
 
 
-def _metadata(service: dict[str, Any]) -> dict[str, str]:
+def metadata(service: dict[str, Any]) -> dict[str, str]:
+    """What a service says of itself beside its name."""
     found = service.get("metadata")
     return found if isinstance(found, dict) else {}
 
