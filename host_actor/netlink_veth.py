@@ -211,7 +211,7 @@ class VethMaker:
     # In the making thread ------------------------------------------------------------------------------------------
 
     def _ensure(self, spec: LinkSpec, tell: Callable[[Born], None]) -> str:
-        with _open_netns(spec.netns_path) as netns_fd:
+        with open_netns(spec.netns_path) as netns_fd:
             made = self._create(spec, netns_fd)
             if made is not None:
                 tell(Born(made.peer, made.index, is_new=True))
@@ -314,13 +314,13 @@ class VethMaker:
         Raises: `SandboxGone`. Not coming home is a bug that must end the process: every later link would go astray.
         """
         try:
-            _setns(netns_fd)
+            enter_netns(netns_fd)
         except OSError as error:
             raise SandboxGone(f"its network namespace cannot be entered: {error.strerror}") from error
         try:
             yield
         finally:
-            _setns(self._home_fd)
+            enter_netns(self._home_fd)
 
 
 def _configure(spec: LinkSpec, interface: str, index: int) -> bool:
@@ -385,7 +385,8 @@ def _silence(device: str) -> None:
 
 
 @contextmanager
-def _open_netns(path: str) -> Iterator[int]:
+def open_netns(path: str) -> Iterator[int]:
+    """A descriptor of the network namespace at a path, closed at the end. Raises: SandboxGone, KernelRefused."""
     try:
         netns_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -410,7 +411,8 @@ def _is_netns(fd: int) -> bool:
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def _setns(netns_fd: int) -> None:
+def enter_netns(netns_fd: int) -> None:
+    """The calling thread is in this network namespace from now on. Raises: OSError."""
     if _libc.setns(netns_fd, _CLONE_NEWNET):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from messages import subjects
 from messages.codec import JSON, MSGPACK, Malformed, decode_question, encode
-from messages.host import ContainerView, FindContainer, InspectHost, PortView
+from messages.host import ContainerView, FindContainer, InspectHost, PortView, RepairHost
 from messages.replies import AnyReply, Item, Items, Refused, Unavailable
 from services.runtime import errors
 from services.runtime.bus import Bus, Message
@@ -21,6 +21,7 @@ from services.runtime.discovery import EndpointStats
 from .attachments import Attachment, Attachments
 from .desired import Desired
 from .drivers.contract import ALL_PARTS, ObservedPort
+from .interiors import Interior, Place, look_inside
 from .reconciler import Reconciler
 from .runtimes.contract import Found, NotFound, Resolution, Waiting
 
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 
 LOOK_WITHIN_S = 2.0
 
-VERBS = {"inspect": "inspect-host", "container": "find-container"}
+VERBS = {"inspect": "inspect-host", "repair": "repair-host", "container": "find-container"}
 
 
 class Questions:
@@ -82,8 +83,11 @@ class Questions:
             question = decode_question(payload, VERBS[verb], content_type)
         except Malformed as fault:
             return Refused(code=fault.code, detail=fault.detail)
+        if isinstance(question, RepairHost):
+            self._reconciler.doubt(question.endpoints)
+            return await self._inspect(with_addresses=True)
         if isinstance(question, InspectHost):
-            return await self._inspect()
+            return await self._inspect(with_addresses=question.with_addresses)
         assert isinstance(question, FindContainer)
         return Item(seq=self._desired.seq, object=await self._find(question.container))
 
@@ -102,7 +106,7 @@ class Questions:
         ports = self._reconciler.port
         return Counter(self._state(each, ports(each.binding.bound.endpoint))[0] for each in self._attachments)
 
-    async def _inspect(self) -> AnyReply:
+    async def _inspect(self, *, with_addresses: bool) -> AnyReply:
         """Every port as a new observation shows it, those that are not there yet too."""
         with anyio.move_on_after(LOOK_WITHIN_S) as scope:
             await self._reconciler.passed()
@@ -110,12 +114,24 @@ class Questions:
             detail = f"host {self._desired.host}: {self._reconciler.trouble or 'the switch is busy'}"
             return Unavailable(code="switch-away", detail=detail, retry_after_s=1.0)
         ports = {port.endpoint: port for port in self._reconciler.ports}
-        views = [self._view(each, ports.pop(each.binding.bound.endpoint, None)) for each in self._attachments]
+        inside = await self._look_inside(ports) if with_addresses else {}
+        views = [
+            self._view(each, ports.pop(each.binding.bound.endpoint, None), inside.get(each.binding.bound.endpoint))
+            for each in self._attachments
+        ]
         views += [_stranger(port) for port in ports.values()]
         views.sort(key=lambda view: (view.tenant, view.network, view.name, view.endpoint))
         return Items(seq=self._desired.seq, objects=tuple(views))
 
-    def _view(self, attachment: Attachment, port: ObservedPort | None) -> PortView:
+    async def _look_inside(self, ports: Mapping[str, ObservedPort]) -> dict[str, Interior]:
+        places: dict[str, Place] = {}
+        for attachment in self._attachments:
+            port = ports.get(attachment.binding.bound.endpoint)
+            if port is not None and port.interface and attachment.sandbox is not None:
+                places[port.endpoint] = Place(attachment.sandbox.netns_path, port.interface)
+        return await anyio.to_thread.run_sync(look_inside, places) if places else {}
+
+    def _view(self, attachment: Attachment, port: ObservedPort | None, inside: Interior | None) -> PortView:
         bound = attachment.binding.bound
         state, reason = self._state(attachment, port)
         return PortView(
@@ -130,6 +146,8 @@ class Questions:
             parts=tuple(sorted(port.parts)) if port else (),
             state=state,
             reason=reason,
+            addresses=inside.addresses if inside is not None else None,
+            mac=inside.mac if inside is not None else "",
         )
 
     def _state(self, attachment: Attachment, port: ObservedPort | None) -> tuple[str, str]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import anyio
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -38,6 +39,7 @@ from .drivers.contract import (
     ObservedPort,
     Op,
     Outcome,
+    Part,
 )
 from .measures import Measures
 from .planner import leave_unknown, plan
@@ -89,6 +91,7 @@ class Reconciler:
         self._switch_changed = asyncio.Event()
         self._passed = asyncio.Event()
         self._leaving: set[str] = set()
+        self._doubted: set[str] = set()
         self._tasks: TaskGroup | None = None
 
     @property
@@ -113,6 +116,11 @@ class Reconciler:
         """The next round observes the switch and looks at everything."""
         self._full_reason = reason
         self._work.set()
+
+    def doubt(self, endpoints: Iterable[str]) -> None:
+        """The next round looks at everything, and makes the links of these right whatever the switch shows."""
+        self._doubted.update(endpoints)
+        self.look_at_all("asked to repair")
 
     async def passed(self) -> None:
         """Return when a full pass that begins from now on has been completed."""
@@ -256,6 +264,9 @@ class Reconciler:
     async def _observe(self) -> None:
         observed = await self._driver.observe()
         self._ports = dict(observed.ports)
+        for port in [port for port in self._ports.values() if port.endpoint in self._doubted]:
+            self._ports[port.endpoint] = msgspec.structs.replace(port, parts=port.parts - {Part.LINK})
+        self._doubted.clear()
         self._is_ready = observed.is_switch_ready
         self._newest_epoch = max((port.epoch for port in self._ports.values()), default=0)
 

@@ -16,7 +16,17 @@ from .endpoint import (
     GetEndpoint,
     ListEndpoints,
 )
-from .host import FindContainer, GetHost, HostJoined, HostRemoved, InspectHost, JoinHost, ListHosts, RemoveHost
+from .host import (
+    FindContainer,
+    GetHost,
+    HostJoined,
+    HostRemoved,
+    InspectHost,
+    JoinHost,
+    ListHosts,
+    RemoveHost,
+    RepairHost,
+)
 from .intent import ApplyIntent
 from .ipam import ShowIpam
 from .network import (
@@ -74,7 +84,7 @@ IpamCommand = (
     | ListHosts
     | ApplyIntent
 )
-HostQuestion = InspectHost | FindContainer
+HostQuestion = InspectHost | RepairHost | FindContainer
 AnyEvent = (
     TenantCreated
     | TenantDeleted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .addresses import Address, Mac, check_mac
+from .addresses import Address, Interface, Mac, check_mac
 from .names import Name, Token, check_container, check_token
 from .struct import Command, Event, Part, View
 
@@ -77,8 +77,21 @@ class HostRemoved(Event, frozen=True, kw_only=True):
     host: str
 
 
-class InspectHost(Command, frozen=True, kw_only=True):
-    """Ask a host for its ports as they are (sent to `np.v1.host.<host>.inspect`)."""
+class InspectHost(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Ask a host for its ports as they are (sent to `np.v1.host.<host>.inspect`).
+
+    `with_addresses`: with what the containers' interfaces really have, too.
+    """
+
+    with_addresses: bool = False
+
+
+class RepairHost(Command, frozen=True, kw_only=True):
+    """Ask a host to look at everything again, and to put the links of these endpoints (by id) right whatever the switch
+    shows (sent to `np.v1.host.<host>.repair`). Answered like `InspectHost` with addresses.
+    """
+
+    endpoints: tuple[str, ...] = ()
 
 
 class FindContainer(Command, frozen=True, kw_only=True):
@@ -120,7 +133,10 @@ class HostView(View, frozen=True, kw_only=True):
 
 
 class PortView(View, frozen=True, kw_only=True):
-    """A port as the host's switch has it: `parts` of `link`, `switch`, `rules` that really stand."""
+    """A port as the host's switch has it: `parts` of `link`, `switch`, `rules` that really stand.
+
+    `addresses` and `mac` are what the interface in the container has; none where that was not asked or cannot be seen.
+    """
 
     tenant: str
     network: str
@@ -133,6 +149,8 @@ class PortView(View, frozen=True, kw_only=True):
     parts: tuple[str, ...]
     state: str
     reason: str = ""
+    addresses: tuple[Interface, ...] | None = None
+    mac: str = ""
 
 
 class ContainerView(View, frozen=True, kw_only=True):
