@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from messages import subjects
+from messages.endpoint import DetachEndpoint, EndpointView, ListEndpoints
+from messages.host import HostView, InspectHost, ListHosts, PortView, RepairHost
 from messages.ipam import COUNT_MAX, AddressesView, AddressSet, ShowIpam
 from messages.pool import CreatePool, DeletePool, GetPool, ListPools, PoolView
+from messages.replies import Items, Refused
 
 from . import output
-from .exits import wrong_usage
+from .client import Client
+from .exits import DONE, FAILED, UNREACHABLE, wrong_usage
+from .ipam_check import HOST_AWAY, Difference, Seen, differences, repeated
 from .network import all_tenants_argument, check_network, listed_tenant
 from .options import several
 from .verbs import Session, Verb, message, show_changed, show_item, show_list
 
 TITLES = ("TENANT", "NETWORK", "SUBNET", "WHAT", "COUNT", "ADDRESSES")
 POOL_TITLES = ("TENANT", "NETWORK", "NAME", "RANGES", "ENDPOINTS")
+CHECK_TITLES = ("WHAT", "HOST", "ABOUT", "DETAIL")
+HOST_WITHIN_S = 5.0
 SETS = ("used", "free", "resting", "excluded", "reserved", "pooled", "on_request")
 ALWAYS_SHOWN = ("used", "free")
 
@@ -87,7 +95,93 @@ def _pool(session: Session, chosen: argparse.Namespace) -> int:
     return show_changed(session, session.client.command(made), f"pool {named} created: {', '.join(ranges)}")
 
 
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repair", action="store_true", help="mend what differs, and say what was done")
+
+
+def _check(session: Session, chosen: argparse.Namespace) -> int:
+    """Status 0 when all agree, 1 when something differs, 3 when all agree that could be asked."""
+    client = session.client
+    seen = _look(client)
+    found = differences(seen)
+    if found:
+        found = repeated(found, differences(_look(client)))
+    mended: list[tuple[Difference, str]] = []
+    if chosen.repair and found:
+        done = _repair(client, found)
+        left = set(differences(_look(client)))
+        mended = [(each, done[each]) for each in found if each in done and each not in left]
+        found = [each for each in found if each in left]
+    _show_checked(session, seen, found, mended)
+    if any(each.kind != HOST_AWAY for each in found):
+        return FAILED
+    return UNREACHABLE if found else DONE
+
+
+def _look(client: Client) -> Seen:
+    everything = client.items(ListEndpoints(tenant=subjects.FABRIC)).objects
+    hosts = client.items(ListHosts(tenant=subjects.FABRIC)).objects
+    members = frozenset(host.name for host in hosts if isinstance(host, HostView))
+    networks = client.items(ShowIpam(tenant=subjects.FABRIC)).objects
+    return Seen(
+        [each for each in everything if isinstance(each, EndpointView)],
+        members,
+        {host: _ports_of(client, host) for host in sorted(members)},
+        [each for each in networks if isinstance(each, AddressesView)],
+    )
+
+
+def _ports_of(client: Client, host: str) -> Sequence[PortView] | str:
+    """A host's ports with what their containers have, or why it does not say."""
+    question = InspectHost(tenant=subjects.FABRIC, with_addresses=True)
+    reply = client.ask_host(host, "inspect", question, timeout_s=HOST_WITHIN_S)
+    if isinstance(reply, Items):
+        return [each for each in reply.objects if isinstance(each, PortView)]
+    return f"it refuses: {reply.detail}" if isinstance(reply, Refused) else "it does not answer"
+
+
+def _repair(client: Client, found: Sequence[Difference]) -> dict[Difference, str]:
+    """What was done about each difference; nothing where nothing can be done from here."""
+    done: dict[Difference, str] = {}
+    by_host: dict[str, list[Difference]] = {}
+    for each in found:
+        if each.kind == "unknown-host":
+            client.command(DetachEndpoint(tenant=each.tenant, network=each.network, name=each.name))
+            done[each] = f"detached from {each.host}"
+        elif each.host and each.kind != HOST_AWAY:
+            by_host.setdefault(each.host, []).append(each)
+    for host, differing in by_host.items():
+        ids = sorted({each.endpoint for each in differing if each.endpoint})
+        question = RepairHost(tenant=subjects.FABRIC, endpoints=tuple(ids))
+        if isinstance(client.ask_host(host, "repair", question, timeout_s=HOST_WITHIN_S), Items):
+            done |= dict.fromkeys(differing, f"host {host} looked again")
+    return done
+
+
+def _show_checked(
+    session: Session, seen: Seen, found: Sequence[Difference], mended: Sequence[tuple[Difference, str]]
+) -> None:
+    away = sum(isinstance(ports, str) for ports in seen.ports.values())
+    facts = {"is_clean": not found, "hosts": len(seen.ports), "away": away, "endpoints": len(seen.endpoints)}
+    if session.output != "table":
+        listed = [each._asdict() for each in found]
+        repaired = [{**each._asdict(), "done": what} for each, what in mended]
+        output.show_one({**facts, "differences": listed, "mended": repaired}, session.output)
+        return
+    rows = [(each.kind, each.host or "-", each.subject, each.detail) for each in found]
+    rows += [
+        (f"mended: {each.kind}", each.host or "-", each.subject, f"{each.detail}; {what}") for each, what in mended
+    ]
+    if rows:
+        print(output.table(CHECK_TITLES, rows), end="")
+    print(
+        f"{len(seen.endpoints)} endpoint(s) on {len(seen.ports)} host(s) compared, {away} away: "
+        f"{len(found)} difference(s){f', {len(mended)} mended' if mended else ''}"
+    )
+
+
 VERBS = {
     "show": Verb("addresses used, free and kept back, as ranges", _show_arguments, _show),
+    "check": Verb("do the journal, the switches and the containers agree on all hosts", _check_arguments, _check),
     "pool": Verb("create, delete, show or list pools, kept for endpoints with --pool", _pool_arguments, _pool),
 }
