@@ -61,13 +61,15 @@ class Race:
         self._total = len(commands)
         self._progress = anyio.Event()
 
-    async def run(self, victims: Sequence[IpamProcess] = (), kill_every: int = 0) -> None:
-        """All is answered; meanwhile one process after the other is killed, each `kill_every` answers."""
+    async def run(self, victims: dict[IpamProcess, int], kill_every: int) -> None:
+        """All is answered; meanwhile one process after the other is killed, each `kill_every` answers.
+
+        `victims`: how often each has been started.
+        """
         async with anyio.create_task_group() as tasks:
             for number in range(CLIENTS):
                 tasks.start_soon(self._client, self._askers[number % len(self._askers)])
-            if kill_every:
-                tasks.start_soon(self._kill, victims, kill_every)
+            tasks.start_soon(self._kill, victims, kill_every)
 
     async def _client(self, client: Asker) -> None:
         for command_id, command in self._commands:
@@ -75,15 +77,14 @@ class Race:
             self._progress.set()
             self._progress = anyio.Event()
 
-    async def _kill(self, victims: Sequence[IpamProcess], kill_every: int) -> None:
-        ready = dict.fromkeys(victims, 1)
+    async def _kill(self, victims: dict[IpamProcess, int], kill_every: int) -> None:
         for count, victim in zip(range(kill_every, self._total, kill_every), cycle(victims), strict=False):
             while len(self.replies) < count:
                 await self._progress.wait()
-            for each, times in ready.items():  # somebody is left to answer
+            for each, times in victims.items():  # somebody is left to answer
                 await anyio.to_thread.run_sync(each.wait_for, "actor-ready", times)
             await anyio.to_thread.run_sync(victim.end, signal.SIGKILL)
-            ready[victim] += 1
+            victims[victim] += 1
             victim.start()
 
 
@@ -101,7 +102,7 @@ async def until(client: Asker, command: Command, command_id: str) -> AnyReply:
 
 
 async def shown(client: Asker) -> SubnetAddresses:
-    reply = await client.ask(SHOW)
+    reply = await until(client, SHOW, "")
     assert isinstance(reply, Items), reply
     (view,) = reply.objects
     assert isinstance(view, AddressesView)
@@ -160,6 +161,7 @@ async def state_of(server: RunningNats) -> Any:
 
 async def fill_and_empty(server: RunningNats, kill_every: int, rounds: int) -> None:
     with ipam_process(server) as one, ipam_process(server) as two:
+        victims = {one: 1, two: 1}
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(asker(server)) for _ in range(CONNECTIONS)]
             await until(clients[0], JOIN, "join")
@@ -169,7 +171,7 @@ async def fill_and_empty(server: RunningNats, kill_every: int, rounds: int) -> N
                 began = (await journal_of(server))[-1].seq
                 names = [f"e{number}-{each}" for each in range(len(ADDRESSES) + TOO_MANY)]
                 race = Race(clients, {name: create(name) for name in names})
-                await race.run((one, two), kill_every)
+                await race.run(victims, kill_every)
                 check_full(race.replies, [each for each in await journal_of(server) if each.seq > began])
                 full = await shown(clients[0])
                 assert (full.used.count, full.free.count) == (len(ADDRESSES), 0)
@@ -177,7 +179,7 @@ async def fill_and_empty(server: RunningNats, kill_every: int, rounds: int) -> N
 
                 there = [name for name, reply in race.replies.items() if isinstance(reply, Accepted)]
                 emptying = Race(clients, {f"delete-{name}": delete(name) for name in there})
-                await emptying.run((two, one), kill_every)
+                await emptying.run(victims, kill_every)
                 assert all(isinstance(reply, Accepted) for reply in emptying.replies.values())
                 rests = await shown(clients[0])
                 assert (rests.resting.count, rests.used.count, rests.free.count) == (len(ADDRESSES), 0, 0)
