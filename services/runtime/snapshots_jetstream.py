@@ -30,6 +30,7 @@ log = structlog.get_logger()
 PART_BYTES = 768 * 1024  # below the server's 1 MB with its headers
 COMPRESSION = 1  # a tenth of the default's time for most of its gain
 SAVE_ATTEMPTS_MAX = 20  # lost races, each to a save that has ended; a copy saves one at a time
+LOST_RACE_DELAY_S = 0.005  # after the first, longer after each; a second in all
 PART_TIMEOUT_S = 5.0
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -71,7 +72,7 @@ class JetStreamSnapshots:
 
     async def _point_to(self, root: str, index: _Index) -> bool:
         """The index names this set, unless what it names is as new. Raises: Unavailable, ApiError."""
-        for _ in range(SAVE_ATTEMPTS_MAX):
+        for attempt in range(1, SAVE_ATTEMPTS_MAX + 1):
             stored_at, newest = await self._index(root)
             if newest is not None and newest.seq >= index.seq:
                 return False
@@ -80,6 +81,8 @@ class JetStreamSnapshots:
             except ApiError as fault:
                 if fault.code not in jetstream_api.LOST_RACE:
                     raise
+                # Of several servers the leader refuses while the winner's write is still on its way to the others.
+                await asyncio.sleep(LOST_RACE_DELAY_S * attempt)
             else:
                 return True
         return False
