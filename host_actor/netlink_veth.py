@@ -198,7 +198,7 @@ class VethMaker:
         """Of a link that is among others, no rule is left in its namespace; what cannot be found any more is left."""
         if not link.alias or not endpoint_of(link):
             return
-        with suppress(SandboxGone, KernelRefused), _open_netns(link.alias) as netns_fd:
+        with suppress(SandboxGone, KernelRefused), open_netns(link.alias) as netns_fd:
             if parse_nsid(home.request(get_nsid(netns_fd))[0]) != link.peer_nsid:
                 return  # the path leads to another namespace by now
             with self._inside(netns_fd):
