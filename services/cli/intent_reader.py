@@ -242,7 +242,7 @@ class _Reader:
             return {}
         for key in said:
             if key not in keys:
-                self._fault(_join(path, str(key)), f"key {key!r} is not known: {_suggestion(str(key), keys)}")
+                self._fault(_join(path, str(key)), f"key {key!r} is not known: {suggestion(str(key), keys)}")
         return {key: value for key, value in said.items() if key in keys and value is not None}
 
     def _named(self, said: Any, path: str) -> Iterable[tuple[str, Any]]:
@@ -332,9 +332,11 @@ def _read_fault(fault: msgspec.ValidationError) -> tuple[str, str]:
     return _EXPECTED.sub(r"expected \1, found \2", text[: at.start()] if at else text), inner
 
 
-def _suggestion(key: str, keys: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key.lower().replace("-", "_"), keys, 1, 0.6)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(keys)}"
+def suggestion(key: str, keys: Sequence[str]) -> str:
+    """What an unknown key may have been meant to be."""
+    folded = {each.lower(): each for each in keys}
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), folded, 1, 0.6)
+    return f"did you mean {folded[near[0]]}?" if near else f"expected one of {', '.join(keys)}"
 
 
 def _shown(value: Any) -> str:

@@ -6,9 +6,11 @@ A key that stands twice is a fault.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,8 +95,19 @@ def _texts(name: str) -> Iterator[tuple[str, str]]:
         raise wrong_usage(f"{name} holds no file that ends in {', '.join(SUFFIXES)}")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A map of JSON. Raises: ValueError for a key that stands twice."""
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key stands twice")
+    return mapping
+
+
 def _parsed(file: str, text: str) -> list[Any]:
     """The documents in a text; None for one that says nothing. Raises: Ended."""
+    if text.lstrip()[:1] in ("{", "["):
+        with suppress(ValueError):  # YAML then, which has braces as well; it says where
+            return [json.loads(text, object_pairs_hook=_once)]
     try:
         return list(yaml.load_all(text, Loader))
     except yaml.MarkedYAMLError as fault:

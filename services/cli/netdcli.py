@@ -1,6 +1,7 @@
 """`netdcli`: the command line of 2015, to the letter, on the bus of today.
 
 netdcli -oper create|get|delete|attach|detach -construct tenant|network|endpoint [FLAGS] ID
+netdcli -cfg|-add-cfg|-del-cfg|-host-bindings-cfg FILE
 """
 
 from __future__ import annotations
@@ -27,8 +28,16 @@ from .verbs import Session, message, show_changed
 from .waiting import remove
 
 OPERATIONS = ("create", "get", "attach", "detach", "delete")
+INTENT = "intent"
 CONSTRUCTS = ("network", "endpoint", "tenant")
 
+# What is done with a whole intent, and what its file is; in `netdcli_intent.py`.
+MODES = {
+    "cfg": "JSON file of all that its tenants are to have, or - for standard input",
+    "add-cfg": "JSON file of what is to be there as well",
+    "del-cfg": "JSON file of what is to go",
+    "host-bindings-cfg": "JSON file of which host each container is on",
+}
 # Flag -> (the setting that it gives, what it is for).
 FLAGS: dict[str, tuple[str, str]] = {
     "oper": ("oper", "operation to perform: create, get, attach, detach, delete"),
@@ -52,6 +61,10 @@ FLAGS: dict[str, tuple[str, str]] = {
     "host-id": ("host", "the same as -host"),
     "vlans": ("vlans", "of a tenant: VLAN tags to pick from, such as 10-100,150"),
     "vxlans": ("vnis", "of a tenant: VXLAN tags to pick from, such as 10000-10100"),
+    "cfg": ("cfg", MODES["cfg"]),
+    "add-cfg": ("add-cfg", MODES["add-cfg"]),
+    "del-cfg": ("del-cfg", MODES["del-cfg"]),
+    "host-bindings-cfg": ("host-bindings-cfg", MODES["host-bindings-cfg"]),
     "server": ("server", "address of nats-server (default: that of the daemon on this host)"),
     "creds": ("creds", "nkey seed or .creds file"),
     "timeout": ("timeout", "how long to wait, such as 30s (default)"),
@@ -69,6 +82,7 @@ TAKES: dict[tuple[str, str], frozenset[str]] = {
     ("detach", "endpoint"): _ATTACHED,
     ("delete", "endpoint"): frozenset({"network"}),
     **{(operation, construct): frozenset() for operation in ("get", "delete") for construct in ("network", "tenant")},
+    **{(mode, INTENT): frozenset({mode}) for mode in MODES},
 }
 
 
@@ -116,6 +130,9 @@ def read(arguments: Sequence[str]) -> Request:
         name = FLAGS[flag][0]
         if settings.setdefault(name, value) != value:
             raise wrong_usage(f"flag -{flag} says {value!r}, another flag for the same says {settings[name]!r}")
+    modes = [mode for mode in MODES if mode in settings]
+    if modes:
+        return _read_intent(modes, flags, settings)
     operation = _one_of(settings, "oper", "operation", OPERATIONS)
     construct = _one_of(settings, "construct", "construct", CONSTRUCTS)
     if (operation, construct) not in TAKES:
@@ -128,10 +145,25 @@ def read(arguments: Sequence[str]) -> Request:
     return Request(operation, construct, settings, flags.words[0])
 
 
+def _read_intent(modes: Sequence[str], flags: goflags.Flags, settings: Mapping[str, str]) -> Request:
+    """A whole intent, and what is to be done with it. Raises: Ended with status 2."""
+    if len(modes) > 1:
+        raise wrong_usage(f"-{modes[0]} and -{modes[1]} are both given: expected one of them")
+    if flags.words:
+        raise wrong_usage(
+            f"more than one file: {' '.join(flags.words)}; -{modes[0]} takes one, or - for standard input"
+        )
+    for flag in flags.values:
+        if FLAGS[flag][0] not in TAKES[modes[0], INTENT] | EVERYWHERE - {"oper", "construct"}:
+            raise wrong_usage(f"flag -{flag} is not for -{modes[0]}")
+    return Request(modes[0], INTENT, settings, settings[modes[0]])
+
+
 def usage() -> str:
     """What -help prints."""
     lines = [f"  -{flag} value\n    \t{meaning}" for flag, (_, meaning) in FLAGS.items()]
-    return "usage: netdcli -oper OPERATION -construct CONSTRUCT [FLAGS] ID\n\n" + "\n".join(lines) + "\n"
+    head = "usage: netdcli -oper OPERATION -construct CONSTRUCT [FLAGS] ID\n       netdcli -cfg FILE [FLAGS]\n\n"
+    return head + "\n".join(lines) + "\n"
 
 
 def _one_of(settings: Mapping[str, str], flag: str, noun: str, allowed: Sequence[str]) -> str:
@@ -308,6 +340,12 @@ def _print(view: msgspec.Struct) -> int:
     return DONE
 
 
+def _intent(session: Session, request: Request) -> int:
+    from .netdcli_intent import perform_intent
+
+    return perform_intent(session, request.operation, request.id)
+
+
 PERFORM: dict[tuple[str, str], Callable[[Session, Request], int]] = {
     ("create", "tenant"): _create_tenant,
     ("create", "network"): _create_network,
@@ -320,6 +358,7 @@ PERFORM: dict[tuple[str, str], Callable[[Session, Request], int]] = {
     ("delete", "tenant"): _delete_tenant,
     ("delete", "network"): _delete_network,
     ("delete", "endpoint"): _delete_endpoint,
+    **{(mode, INTENT): _intent for mode in MODES},
 }
 
 if __name__ == "__main__":

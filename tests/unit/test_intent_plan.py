@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterable
 
 import pytest
 import yaml
@@ -33,10 +34,10 @@ def items(world: World, query: Command) -> tuple[object, ...]:
     return reply.objects
 
 
-def having(world: World, intent: Intent) -> Having:
+def having(world: World, names: Iterable[str]) -> Having:
     """What `ask_having` would be told."""
     listed = [each for each in items(world, ListTenants(tenant="fabric")) if isinstance(each, TenantView)]
-    tenants = {view.name: view for view in listed if view.name in intent.tenants}
+    tenants = {view.name: view for view in listed if view.name in names}
     networks = [each for name in tenants for each in items(world, ListNetworks(tenant=name))]
     endpoints: dict[tuple[str, str], dict[str, EndpointView]] = {}
     pools: dict[tuple[str, str], dict[str, PoolView]] = {}
@@ -58,7 +59,7 @@ def having(world: World, intent: Intent) -> Having:
 
 def planned(world: World, text: str, *, is_pruning: bool = False) -> Plan:
     intent = wanted(text)
-    return plan(intent, having(world, intent), is_pruning=is_pruning)
+    return plan(intent, having(world, intent.tenants), is_pruning=is_pruning)
 
 
 def done(world: World, text: str, *, is_pruning: bool = False) -> list[str]:
