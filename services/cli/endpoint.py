@@ -158,9 +158,11 @@ def _network_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _attach_arguments(parser: argparse.ArgumentParser) -> None:
-    _network_argument(parser)
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--network", metavar="NETWORK", help="needed when the tenant has more endpoints of this name")
+    parser.add_argument("--container", metavar="CONTAINER", help="a Docker name or id, netns:NAME, pid:N")
     parser.add_argument(
-        "--container", required=True, metavar="CONTAINER", help="a Docker name or id, netns:NAME, pid:N"
+        "-f", "--file", action="append", metavar="FILE", help="many at once: YAML or JSON such as `web1: c1@h1`"
     )
     parser.add_argument("--host", metavar="HOST", help="where the container is (default: this host)")
     parser.add_argument("--move", action="store_true", help="take it away from where it is attached now")
@@ -168,6 +170,16 @@ def _attach_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _attach(session: Session, chosen: argparse.Namespace) -> int:
+    if chosen.file:
+        if any((chosen.name, chosen.network, chosen.container, chosen.host)):
+            raise wrong_usage(
+                "--file says which endpoints go where: expected no name, network, container or host beside it"
+            )
+        from .endpoint_bindings import attach_all
+
+        return attach_all(session, chosen.file, is_moving=chosen.move)
+    if chosen.name is None or chosen.container is None:
+        raise wrong_usage("name or container is missing: expected NAME --container CONTAINER, or --file FILE")
     check_endpoint(session.tenant, chosen.network, chosen.name)
     where = {"network": chosen.network, "container": chosen.container, "host": chosen.host or session.host}
     command = message(AttachEndpoint, tenant=session.tenant, name=chosen.name, move=chosen.move, **where)

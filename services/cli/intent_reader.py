@@ -150,7 +150,7 @@ class _Reader:
 
     def _endpoints(self, network: WantedNetwork, name: str, said: Any, path: str) -> None:
         """One endpoint, or those of a range such as `web[1-9]`."""
-        fields = _place(said) if isinstance(said, str) else self._map(said, path, keys_of(CreateEndpoint))
+        fields = place_of(said) if isinstance(said, str) else self._map(said, path, keys_of(CreateEndpoint))
         match = _RANGE.search(name)
         if match is None:
             self._endpoint(network, name, fields, path)
@@ -290,7 +290,7 @@ def _check_host(name: str) -> None:
     check_token("host name", name)
 
 
-def _place(text: str) -> dict[str, Any]:
+def place_of(text: str) -> dict[str, str]:
     """`c1@h1` as a container and its host; `c1` as a container."""
     container, at, host = text.rpartition("@")
     return {"container": container, "host": host} if at else {"container": text}

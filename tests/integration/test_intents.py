@@ -7,13 +7,13 @@ import io
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from messages.host import JoinHost
-from services.cli import netctl
+from services.cli import netctl, netdcli
 from services.cli.client import Client
 from services.cli.server import find_server
 from services.runtime import identity
@@ -21,6 +21,7 @@ from tests.harness.ipam import ipam_process
 from tests.harness.nats import RunningNats, running_nats
 
 README = Path(__file__).resolve().parents[2] / "README.md"
+GIVEN = README.parents[1] / "shared" / "seed" / "intents"
 WHOLE = """\
 tenants:
   acme:
@@ -39,14 +40,21 @@ class Lines:
     def __init__(self, server: RunningNats) -> None:
         creds = str(server.seed_file(identity.OPERATOR))
         self._where = ["--server", server.url, "--creds", creds]
+        self._netdcli = ["-server", server.url, "-creds", creds, "-wait", "accepted"]
         self.client = Client(find_server(server.url, creds, None), 30.0)
 
     def __call__(self, *arguments: str, status: int = 0, stdin: str = "") -> str:
+        return self._run(netctl.run, [*arguments, *self._where], status, stdin)
+
+    def netdcli(self, *arguments: str, status: int = 0, stdin: str = "") -> str:
+        return self._run(netdcli.run, [*arguments, *self._netdcli], status, stdin)
+
+    def _run(self, run: Callable[[Sequence[str]], int], arguments: Sequence[str], status: int, stdin: str) -> str:
         out, err = io.StringIO(), io.StringIO()
         before, sys.stdin = sys.stdin, io.StringIO(stdin)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                ended = netctl.run([*arguments, *self._where])
+                ended = run(arguments)
         finally:
             sys.stdin = before
         assert ended == status, f"{arguments}: {ended}\n{out.getvalue()}{err.getvalue()}"
@@ -176,3 +184,62 @@ def test_an_export_applies_to_nothing_and_makes_the_same_elsewhere(lines: Lines,
     assert other("diff", "-f", "-", "--prune", stdin=lines("export", "-o", "json")) == ""
     assert list(json.loads(lines("export", "-t", "beta", "-o", "json"))["tenants"]) == ["beta"]
     assert "unknown-tenant" in lines("export", "-t", "nobody", status=1)
+
+
+def test_endpoints_are_attached_late_from_a_file(lines: Lines) -> None:
+    lines("apply", "-f", "-", stdin="networks: {web: {endpoints: 3}, db: {endpoints: [web-3, d]}}")
+    where = ["endpoint", "attach", "-f", "-", "--wait", "accepted"]
+    said = lines(*where, stdin="{web-1: c1@h1, web-2: {container: c2, host: h2}, web/web-3: c3@h2}")
+    assert said.splitlines()[0].startswith("~ endpoint default/web/web-1: not attached -> c1 on h1, seq ")
+    assert lines(*where, stdin="web-1: c1@h1") == ""
+    wrong = "{web-1: c1@h2, web-3: c3@h1, nobody: c@h1, d: c@h9}"
+    said = lines(*where, stdin=wrong, status=1)
+    assert said.splitlines() == [
+        "netctl: refused: endpoint default/web/web-1 is c1 on h1: detach it first, or move it (--move)",
+        "refused: endpoint web-3 is in more than one network: expected one of db/web-3, web/web-3",
+        "refused: endpoint nobody is not there: create it first",
+        "refused: endpoint d: host h9 is not a member: expected one of h1, h2",
+        "nothing was done",
+    ]
+    assert "c1 on h1 -> c1 on h2, seq " in lines(*where, "--move", stdin="web-1: c1@h2")
+    assert "standard input: d: expected a place such as c1@h1" in lines(*where, stdin="d: ", status=2)
+
+
+LEGACY = """\
+{"Tenants": [{"Name": "acme", "DefaultNetType": "vxlan", "SubnetPool": "10.1.0.0/16", "Vxlans": "10001-10009",
+\t"Networks": [{"Name": "red", "Endpoints": [{"Container": "cA", "Host": "h1"}, {"Container": "cB"}]}]}]}
+"""
+
+
+def test_netdcli_and_the_intents_of_2015(lines: Lines, tmp_path: Path) -> None:
+    file = tmp_path / "intent.json"
+    file.write_text(LEGACY)
+    said = lines.netdcli("-cfg", str(file))
+    assert said.endswith("done: 4 to add, 0 to change, 0 to remove\n")
+    shown = json.loads(lines("endpoint", "list", "-t", "acme", "-o", "json"))
+    assert [(each["name"], each["status"]["addresses"], each["status"]["tag"]) for each in shown] == [
+        ("red-cA", ["10.1.0.1/24"], 10001),
+        ("red-cB", ["10.1.0.2/24"], 10001),
+    ]
+    assert lines.netdcli("-cfg", str(file)) == "done: 0 to add, 0 to change, 0 to remove\n"
+    bind = '[{"Container": "cB", "Host": "h2"}]'
+    assert "not attached -> cB on h2" in lines.netdcli("--host-bindings-cfg", "-", stdin=bind)
+    one = LEGACY.replace('{"Container": "cA", "Host": "h1"}, ', "")
+    assert "- endpoint acme/red/red-cB" in lines.netdcli("-del-cfg=-", stdin=one)
+    assert "+ endpoint acme/red/red-cB" in lines.netdcli("-add-cfg", "-", stdin=one)
+    assert "- endpoint acme/red/red-cA" in lines.netdcli("-cfg", "-", stdin=one)
+    assert "flag -oper is not for -cfg" in lines.netdcli("-oper", "create", "-cfg", "-", status=2)
+
+
+@pytest.mark.skipif(not GIVEN.is_dir(), reason="the original's own files are not beside this checkout")
+def test_the_original_s_own_files_come_up(lines: Lines) -> None:
+    for host in ("host1", "host2"):
+        lines.client.command(JoinHost(tenant="fabric", host=host, driver="ovs", datapath="netdev", version="0"))
+    for name, count in (("one_host_vlan", 2), ("two_host_vxlan", 4), ("two_hosts_multiple_tenants", 4)):
+        lines.netdcli("-cfg", str(GIVEN / f"{name}.json"))
+        shown = json.loads(lines("endpoint", "list", "-A", "-o", "json"))
+        assert len(shown) == count
+        assert all(each["status"]["host"] in ("host1", "host2") for each in shown)
+        for tenant in {each["tenant"] for each in shown}:
+            lines("apply", "-f", "-", "--prune", "--yes", stdin=f"tenants: {{{tenant}: }}")
+            lines("tenant", "delete", tenant)
