@@ -76,7 +76,7 @@ WRONG = {
     "ep create web1 --network web --mac 2:0:0:0:0:1": "MAC '2:0:0:0:0:1' is not valid",
     "ep create web1 --network web --container vm:7": "container 'vm:7' is of no known kind",
     "ep create web1 --network web --container c1 --host H.1": "host name 'H.1' is not valid",
-    "ep attach web1": "the following arguments are required: --container",
+    "ep attach web1": "name or container is missing: expected NAME --container",
     "ep attach web1 --container pid:0": "container 'pid:0' is not a process",
     "ep detach web1 --container netns:a/b": "is not the name of a namespace",
     "ep attach web1 --container c1 --wait forever": "invalid choice: 'forever'",
