@@ -84,9 +84,11 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         )
         mutual = f"{certificate}, ca_file: {json.dumps(str(tls / CA_FILE))}, verify: true"
         ping = f'ping_interval: "{PING_EVERY_S}s"'
+        own_lines = [f"tls {{ {certificate}, timeout: {_TLS_TIMEOUT_S} }}", ping]
+        if not routes:  # JetStream refuses to be a cluster of one
+            return own_lines
         return [
-            f"tls {{ {certificate}, timeout: {_TLS_TIMEOUT_S} }}",
-            ping,
+            *own_lines,
             "cluster {",
             f"  name: {json.dumps(self.name)}",
             f"  listen: {json.dumps(_host_port(own, self.route_port))}",

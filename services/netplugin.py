@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
-from . import cleaning, cluster, daemon, init_command
 from .runtime import config as settings
 from .runtime import logs
 from .runtime.config import Config
@@ -23,7 +23,8 @@ from .runtime.errors import Misconfigured, Unavailable
 from .runtime.version import VERSION
 from .state_lock import AlreadyRunning, StateLock
 
-SUBCOMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"init": init_command.run}
+# `netplugin WORD ...` is `run` of that module, which is imported then: none pays for what the others need.
+SUBCOMMANDS: Mapping[str, str] = {"init": "init_command", "lab": "lab.command"}
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -39,8 +40,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """The exit status of one run. What went wrong is said on stderr."""
     status = 0
     words = sys.argv[1:] if arguments is None else arguments
-    if words and (subcommand := SUBCOMMANDS.get(words[0])):
-        return subcommand(words[1:])
+    if words and (module := SUBCOMMANDS.get(words[0])):
+        return int(importlib.import_module(f"{__package__}.{module}").run(words[1:]))
+    from . import cleaning, cluster, daemon  # noqa: PLC0415  (half a second that a subcommand has no use for)
+
     try:
         given = vars(parser().parse_args(arguments))
         toml = settings.read_file(given["config"])
@@ -67,10 +70,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(config: Config) -> None:
     """The daemon runs until SIGTERM or SIGINT. Raises: AlreadyRunning, Misconfigured, Unavailable."""
+    from .daemon import Daemon  # noqa: PLC0415  (see `run`)
+
     locks = [StateLock(directory) for directory in dict.fromkeys((config.state_dir, config.run_dir))]
     for lock in locks:
         lock.acquire()
-    running = daemon.Daemon(config)
+    running = Daemon(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.stop)
