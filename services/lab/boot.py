@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,11 @@ from .layout import LabHost
 from .underlay import NIC
 
 UPLINK_BRIDGE = "br-phy"
+# The user-space data path reads the NIC beside the kernel, which must not take the same packets once more.
+SHIELD = (
+    f"table netdev lab {{}}; delete table netdev lab; table netdev lab {{ chain in {{ "
+    f"type filter hook ingress device {NIC} priority 0; policy drop; }}; }}"
+)
 
 
 def main() -> None:
@@ -37,22 +43,13 @@ def main() -> None:
 
 def give_address(host: LabHost) -> None:
     """The host's bridge holds its NIC and its address on the underlay. Raises: Unavailable. Idempotent."""
-    mtu = str(host.lab.underlay_mtu_bytes)
+    mtu = f"mtu_request={host.lab.underlay_mtu_bytes}"
     bridge = ("--", "set", "Bridge", UPLINK_BRIDGE, "datapath_type=netdev", f"other_config:hwaddr={host.mac}")
-    nic = (
-        "--",
-        "--may-exist",
-        "add-port",
-        UPLINK_BRIDGE,
-        NIC,
-        "--",
-        "set",
-        "Interface",
-        UPLINK_BRIDGE,
-        f"mtu_request={mtu}",
-    )
+    nic = ("--", "--may-exist", "add-port", UPLINK_BRIDGE, NIC, "--", "set", "Interface", UPLINK_BRIDGE, mtu)
     database = f"--db=unix:{host.run_dir / 'ovs' / 'db.sock'}"
     _run(open_vswitch.find_program("ovs-vsctl"), database, "--may-exist", "add-br", UPLINK_BRIDGE, *bridge, *nic)
+    if nft := shutil.which("nft"):
+        _run(nft, "--", SHIELD)
     _run("ip", "address", "replace", str(host.address), "dev", UPLINK_BRIDGE)
     _run("ip", "link", "set", UPLINK_BRIDGE, "up")
 
@@ -60,7 +57,17 @@ def give_address(host: LabHost) -> None:
 def daemon_command(host: LabHost) -> tuple[str, ...]:
     """How the host's daemon is started."""
     own = ("--state-dir", str(host.state_dir), "--run-dir", str(host.run_dir), "--host", host.name)
-    return (sys.executable, "-P", "-m", "services.netplugin", *own, "--actors", ",".join(host.actors))
+    return (
+        sys.executable,
+        "-P",
+        "-m",
+        "services.netplugin",
+        *own,
+        "--actors",
+        ",".join(host.actors),
+        "--vtep",
+        str(host.address.ip),
+    )
 
 
 def _run(*words: str) -> None:

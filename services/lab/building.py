@@ -101,9 +101,8 @@ def up(lab: Lab, say: Callable[[str], None]) -> None:
 def down(lab: Lab) -> None:
     """No process, namespace, link or file of the lab is left. Idempotent; half a lab goes as a whole one."""
     for_each(lab.hosts, power.switch_off)
-    if (layout.NAMED_NAMESPACES / lab.underlay).exists():
-        underlay.remove_namespace(lab.underlay)
-    for folder in (lab.state_dir, *(host.directory for host in lab.hosts)):
+    underlay.remove_underlay(lab)
+    for folder in (lab.state_dir, lab.names_dir, *(host.directory for host in lab.hosts)):
         shutil.rmtree(folder, ignore_errors=True)
     lab.file.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """A lab on paper: its hosts with their names, addresses and folders. All of it follows from what `lab.json` says.
 
     DIR/lab.json          how many hosts and servers, the prefix of all names
+    DIR/names/            a file for each network namespace that the lab has named
     DIR/state/h1/         what survives a power cut: the journal, keys, the switch's database
     DIR/h1/               the rest of a host: init.pid    its process 1, with which everything of it ends
                                               run/        sockets, pid files, client.json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..runtime import identity
 from ..runtime.errors import Misconfigured
 
 DEFAULT_DIR = Path("/run/netplugin-lab")
@@ -54,6 +56,16 @@ class Lab(msgspec.Struct, frozen=True):
     def state_dir(self) -> Path:
         """The state directories of all hosts, and the cluster's authority."""
         return self.directory / "state"
+
+    @property
+    def operator_file(self) -> Path:
+        """The seed of the user that may command; hosts with a server have it in their state."""
+        return identity.seed_file(self.state_dir / "authority", identity.OPERATOR)
+
+    @property
+    def names_dir(self) -> Path:
+        """A file for each namespace that is this lab's."""
+        return self.directory / "names"
 
     @property
     def file(self) -> Path:
@@ -146,7 +158,9 @@ class LabHost(msgspec.Struct, frozen=True):
 
     def variables(self) -> dict[str, str]:
         """What a person's shell on that host has: `netctl`, `netplugin` and `ovs-vsctl` find theirs."""
+        as_operator = {} if self.has_server else {"NETPLUGIN_CREDS": str(self.lab.operator_file)}
         return {
+            **as_operator,
             "NETPLUGIN_STATE_DIR": str(self.state_dir),
             "NETPLUGIN_RUN_DIR": str(self.run_dir),
             "NETPLUGIN_HOST": self.name,

@@ -24,8 +24,8 @@ RUN = Path("/run")
 # Process 1 of a host. It waits until it is known to whoever made it, and ends if that ends before; then it does nothing
 # but reap: children of a process that ignores SIGCHLD leave no zombies.
 INIT = (
-    "mount -t proc proc /proc && echo made && read -r known && trap '' CHLD && "
-    "exec sleep infinity </dev/null >/dev/null 2>&1"
+    "mount -t proc proc /proc && echo made && read -r known && "
+    "exec env --ignore-signal=CHLD sleep infinity </dev/null >/dev/null 2>&1"
 )
 # Starts a program in the background and says its pid. What a shell starts so ignores Ctrl-C, unless env gives it back.
 START = 'output=$1 errors=$2; shift 2; env --default-signal=INT,QUIT "$@" </dev/null >"$output" 2>>"$errors" & echo $!'
@@ -77,8 +77,8 @@ def start_inside(
 ) -> Process | None:
     """A process started inside the host whose process 1 is `init`; None when it has ended already.
 
-    Its parent is that process 1: were it ours, the host could not end before we had reaped it. `output` is written anew,
-    `errors` goes on.
+    Its parent is that process 1: were it ours, the host could not end before we had reaped it. `output` is written
+    anew, `errors` goes on.
     """
     words = ("/bin/sh", "-c", START, "sh", str(output), str(errors), *arguments)
 

@@ -47,8 +47,7 @@ def switch_off(host: LabHost) -> None:
     if (init := processes.read_pid_file(host.init_file)) is not None:
         processes.send(init, signal.SIGKILL)  # the kernel ends all that runs in its process namespace
         asyncio.run(processes.ended(init))
-    if host.namespace_path.exists():
-        underlay.remove_namespace(host.namespace)
+    underlay.unplug(host)
     host.init_file.unlink(missing_ok=True)
     host.ready_file.unlink(missing_ok=True)
     shutil.rmtree(host.run_dir, ignore_errors=True)

@@ -20,6 +20,7 @@ from tests.requires import needs_ovs
 pytestmark = needs_ovs
 
 SUBNET = "10.5.0.0/24"
+OTHER = ("--prefix", "other")  # names beside those of the lab that the whole file shares
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_a_host_is_stopped_started_crashed_and_started(lab: Lab) -> None:
 
 
 def test_nothing_is_left_of_one(folder: Path) -> None:
-    made = command(folder, "up", "--hosts", "1")
+    made = command(folder, "up", "--hosts", "1", *OTHER)
     assert made.returncode == 0, made.stderr
     assert command(folder, "exec", "h1", "ip", "netns", "add", "c1").returncode == 0
     assert command(folder, "exec", "h1", "sh", "-c", "exec setsid sleep 1000 >/dev/null 2>&1 &").returncode == 0
@@ -158,7 +159,7 @@ def test_nothing_is_left_of_one(folder: Path) -> None:
 @pytest.mark.parametrize("at", ["lab.json", "h2/init.pid", "h1/netplugin.log"])
 def test_one_that_was_cut_short_leaves_nothing(folder: Path, number: signal.Signals, at: str) -> None:
     with subprocess.Popen(
-        words(folder, "up", "--hosts", "3", "--nats", "1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words(folder, "up", "--nats", "1", *OTHER), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as making:
         until(lambda: (folder / at).exists() or making.poll() is not None, f"{at} is there")
         assert making.poll() is None
@@ -190,15 +191,17 @@ def test_what_cannot_be_is_refused(folder: Path, flags: tuple[str, ...], says: s
 
 
 def test_too_little_room_is_said_before_anything_is_made(folder: Path) -> None:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
+    place = folder.parent / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", place], check=True)
     try:
-        refused = command(folder, "up")
+        refused = command(place / "l", "up")
         assert refused.returncode == 2
         assert "free: another --dir" in refused.stderr
+        assert list(place.iterdir()) == []
     finally:
-        subprocess.run(["umount", folder], check=True)
-        folder.rmdir()
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
 
 
 def test_without_open_vswitch_it_says_what_to_install(folder: Path) -> None:
@@ -211,7 +214,7 @@ def test_without_open_vswitch_it_says_what_to_install(folder: Path) -> None:
 
 @pytest.mark.long
 def test_nine_hosts_fit(folder: Path) -> None:
-    made = command(folder, "up", "--hosts", "9", timeout_s=240)
+    made = command(folder, "up", "--hosts", "9", *OTHER, timeout_s=240)
     assert made.returncode == 0, made.stdout + made.stderr
     print(made.stdout)
     assert command(folder, "status").stdout.count(" ready ") == 9
