@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+from ipaddress import ip_address
 
 import anyio
 
@@ -43,7 +44,13 @@ async def run_host(settings: Config) -> None:
     options = nats.options_of(settings, identity.actor_user("host", settings.host))
 
     actor = HostActor(
-        HostFacts(host=settings.host, driver=name, bridge=settings.bridge, version=VERSION),
+        HostFacts(
+            host=settings.host,
+            driver=name,
+            bridge=settings.bridge,
+            version=VERSION,
+            vtep=ip_address(settings.vtep) if settings.vtep is not None else None,
+        ),
         DRIVERS[name](settings),
         runtimes_of(os.environ),
         StateFile(settings.state_dir / "host", settings.host),

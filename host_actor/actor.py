@@ -5,7 +5,8 @@ Tasks, all in one group that ends when any of them fails (the supervisor then st
     reconciler     rounds of plan and execute; owns the driver
     attachments    questions to container runtimes
     saver          writes the folded state to disk, behind everything else
-    session        one after another: connect, follow the journal, send reports, answer questions, join
+    session        one after another: connect, follow the journal and the networks of interest, send reports, answer
+                   questions, join
 
 The session comes and goes with the bus; the others do not wait for it: what is known is attached, and repaired,
 without. Shutdown cancels all of them, saves the state, and touches nothing that forwards.
@@ -35,13 +36,16 @@ from .attachments import Attachments
 from .back_off import delay_s
 from .drivers.contract import Driver
 from .follower import Follower, JournalMismatch, Standing
+from .interests import Interests
 from .measures import Measures, of_switch
-from .membership import HostFacts, join
+from .membership import HostFacts, keep_joined
 from .questions import Questions
 from .reconciler import Reconciler
+from .remotes import Gap
 from .reports import Reports
 from .runtimes.contract import Resolution, RuntimeEvent
 from .state_file import StateFile
+from .underlay import Underlay, find_underlay
 
 log = structlog.get_logger()
 
@@ -106,12 +110,15 @@ class HostActor:
             state_file.take_adopt_flag,
             settings.look_at_journal_every_s,
         )
+        self.desired.remotes.settle(facts.vtep)
+        self.interests = Interests(self.desired.remotes, self._on_remotes)
         self.reconciler = Reconciler(
             driver,
             self.desired,
             self.attachments,
             self.reports,
             self.follower.may_tear_down,
+            lambda: self.interests.is_current,
             settings.full_pass_every_s,
             self.measures,
         )
@@ -122,6 +129,7 @@ class HostActor:
         self._clock = clock
         self._settings = settings
         self._unsaved = anyio.Event()
+        self._gaps_said: dict[str, Gap] = {}
         self._bus: Bus | None = None  # of the present session, or the last
 
     async def run(self, connect: Callable[[], AbstractAsyncContextManager[Uplink]]) -> None:
@@ -156,7 +164,14 @@ class HostActor:
             "reports_waiting": str(len(self.reports)),
             "driver": self.facts.driver,
             "datapath": self._driver.capabilities.datapath,
+            "tunnels": self._tunnels(),
         }
+
+    def _tunnels(self) -> str:
+        """How this host reaches others: `none`, `ready`, or a code and what is wrong, for each thing that is."""
+        failed = [f"{failure.code}: {failure.detail}" for failure in self.reconciler.reach.failures.values()]
+        missing = [f"{gap.code}: {gap.detail}" for _, gap in sorted(self.desired.remotes.gaps.items())]
+        return "; ".join(dict.fromkeys((*failed, *missing))) or ("ready" if self.facts.vtep is not None else "none")
 
     async def figures(self) -> list[Family]:
         """What there is to see of this host from outside (`services.runtime.metrics`)."""
@@ -186,8 +201,28 @@ class HostActor:
         self.reconciler.touch(endpoint)
 
     def _on_binding(self, endpoint: str) -> None:
-        self.reconciler.touch(endpoint)
+        if endpoint:
+            self.reconciler.touch(endpoint)
+        self._on_remotes()
+
+    def _on_remotes(self) -> None:
+        """What is known of other hosts may have changed, and which networks are of interest."""
+        self.reconciler.look()
+        self.interests.look()
+        self._say_gaps()
         self._unsaved.set()
+
+    def _say_gaps(self) -> None:
+        """What cannot be reached is said once, and when it can be again."""
+        gaps = self.desired.remotes.gaps
+        if gaps != self._gaps_said:
+            for subject in gaps.keys() | self._gaps_said.keys():
+                gap, before = gaps.get(subject), self._gaps_said.get(subject)
+                if gap is None:
+                    log.info("gap-closed", subject=subject)
+                elif gap != before:
+                    log.warning(gap.code, subject=subject, detail=gap.detail)
+            self._gaps_said = dict(gaps)
 
     def _on_state_changed(self) -> None:
         self._unsaved.set()
@@ -227,6 +262,7 @@ class HostActor:
             await current.wait()
             self.reconciler.look_at_all("the journal was read")
             self._unsaved.set()
+            tasks.start_soon(self.interests.run, uplink.journal, self._on_networks_read)
             tasks.start_soon(self.reports.run, uplink.journal, _state_publisher(uplink.bus))
             if uplink.bus is not None:
                 await self._serve(uplink.bus, tasks)
@@ -248,8 +284,17 @@ class HostActor:
         log.info("actor-ready", host=self.facts.host, seq=self.desired.seq)
 
     async def _join(self, bus: Bus, joined: anyio.Event) -> None:
-        await join(bus, self.facts, self._driver.capabilities.datapath, self._clock.entropy().hex())
-        joined.set()
+        def on_joined(underlay: Underlay | None) -> None:
+            if underlay is not None:
+                self.desired.remotes.settle(self.facts.vtep, underlay.mtu_bytes)
+                self._on_remotes()
+            joined.set()
+
+        datapath = self._driver.capabilities.datapath
+        await keep_joined(bus, self.facts, datapath, find_underlay, lambda: self._clock.entropy().hex(), on_joined)
+
+    def _on_networks_read(self) -> None:
+        self.reconciler.look_at_all("the networks were read")
 
     # -- the state on disk
 

@@ -3,6 +3,8 @@
 A binding is known by its endpoint and its epoch, the journal sequence of the event that made it. What ended must be
 confirmed: the addresses of a port rest until its host has said that nothing of it is left, so every ended binding stays
 a `Departure` until that report is in the journal too.
+
+What it must know of other hosts is in `remotes`: the VXLAN networks with a member here are open there.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import msgspec
 from messages.addresses import decode_address, encode_address
 from messages.catalog import AnyEvent, event_name
 from messages.endpoint import EndpointBound, EndpointDeleted, EndpointUnbound
+from messages.host import HostJoined, HostRemoved
 from messages.port import PortBound, PortEvent, PortFailed, PortUnbound, PortWaiting
+
+from .remotes import HostUnderlay, NetworkId, OpenNetwork, Remotes
 
 PortReport = PortBound | PortWaiting | PortFailed
 
@@ -53,6 +58,9 @@ class _Saved(msgspec.Struct, frozen=True):
     bindings: list[Binding]
     departures: list[Departure]
     reported: dict[str, Reported]
+    hosts_seq: int = 0
+    hosts: dict[str, HostUnderlay] = {}
+    networks: list[OpenNetwork] = []
 
 
 class Unreadable(ValueError):
@@ -63,7 +71,8 @@ class Desired:
     """The folded state of one host, of the journal that was made at `created`.
 
     `seq` is how far it has read what was decided about this host, `reports_seq` how far it knows the host's own
-    reports: one whose acknowledgement never came is found by reading on from there.
+    reports: one whose acknowledgement never came is found by reading on from there; `hosts_seq`, how far what is said
+    of all hosts.
     """
 
     def __init__(self, host: str) -> None:
@@ -74,6 +83,9 @@ class Desired:
         self.bindings: dict[str, Binding] = {}
         self.departures: dict[str, dict[int, Departure]] = {}  # by endpoint, then epoch
         self.reported: dict[str, Reported] = {}
+        self.hosts_seq = 0
+        self.remotes = Remotes(host)
+        self._members: dict[NetworkId, set[str]] = {}  # of VXLAN networks
 
     def apply(self, seq: int, subject: str, event: AnyEvent, trace: str = "") -> str | None:
         """Fold one recorded event; returns the endpoint whose port may have to change.
@@ -85,12 +97,18 @@ class Desired:
                 self.reports_seq = seq
                 self._hear(seq, event)
             return None
+        if isinstance(event, HostJoined | HostRemoved):
+            if seq > self.hosts_seq:
+                self.hosts_seq = seq
+                self.remotes.fold_host(event)
+            return None
         if seq <= self.seq:
             return None
         self.seq = seq
         match event:
             case EndpointBound(host=self.host):
                 self.bindings[event.endpoint] = Binding(event, seq, trace)
+                self._enter(event)
                 return event.endpoint
             case EndpointUnbound(host=self.host) | EndpointDeleted(host=self.host):
                 return self._end(seq, subject, event, trace)
@@ -113,7 +131,23 @@ class Desired:
         if binding is not None and binding.epoch <= event.epoch:
             del self.bindings[event.endpoint]
             self.reported.pop(event.endpoint, None)
+            self._leave(binding.bound)
         return event.endpoint
+
+    def _enter(self, bound: EndpointBound) -> None:
+        if bound.encap == "vxlan":
+            network = (bound.tenant, bound.network)
+            self._members.setdefault(network, set()).add(bound.endpoint)
+            self.remotes.open(network, bound.mtu_bytes)
+
+    def _leave(self, bound: EndpointBound) -> None:
+        network = (bound.tenant, bound.network)
+        members = self._members.get(network)
+        if members is not None:
+            members.discard(bound.endpoint)
+            if not members:
+                del self._members[network]
+                self.remotes.close(network)
 
     def confirm(self, endpoint: str, epoch: int, at_seq: int) -> None:
         """The journal has heard, at `at_seq`, that nothing is left of that binding's port."""
@@ -142,6 +176,9 @@ class Desired:
         self.bindings.clear()
         self.departures.clear()
         self.reported.clear()
+        self.hosts_seq = 0
+        self._members.clear()
+        self.remotes.forget()
 
     def dump(self) -> bytes:
         """All of it as JSON, for `load`."""
@@ -153,6 +190,9 @@ class Desired:
             list(self.bindings.values()),
             [departure for owed in self.departures.values() for departure in owed.values()],
             self.reported,
+            self.hosts_seq,
+            self.remotes.hosts,
+            list(self.remotes.networks.values()),
         )
         return msgspec.json.encode(saved, enc_hook=encode_address)
 
@@ -173,6 +213,10 @@ class Desired:
         for each in saved.departures:
             desired.departures.setdefault(each.endpoint, {})[each.epoch] = each
         desired.reported = saved.reported
+        desired.hosts_seq = saved.hosts_seq
+        desired.remotes.restore(saved.hosts, saved.networks)
+        for binding in desired.bindings.values():
+            desired._enter(binding.bound)
         return desired
 
 

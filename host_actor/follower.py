@@ -45,7 +45,10 @@ class JournalMismatch(Exception):
 
 
 class Follower:
-    """Keeps `Desired` and the attachments as the journal says. `on_change(endpoint)`: that one may be another now."""
+    """Keeps `Desired` and the attachments as the journal says.
+
+    `on_change(endpoint)`: that one may be another now; empty: what is known of other hosts may be.
+    """
 
     def __init__(
         self,
@@ -94,7 +97,8 @@ class Follower:
         on_current()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, journal)
-            async for recorded in journal.follow([subjects.bound_to(self._desired.host)], self._desired.seq):
+            filters = [subjects.bound_to(self._desired.host), subjects.HOST_AGGREGATE]
+            async for recorded in journal.follow(filters, min(self._desired.seq, self._desired.hosts_seq)):
                 self._take(recorded)
 
     async def _agree(self, journal: Journal) -> None:
@@ -151,15 +155,16 @@ class Follower:
     async def _catch_up(self, journal: Journal) -> None:
         """All that the journal holds about this host is folded, its own reports too. Raises: Unavailable."""
         desired = self._desired
-        filters = [subjects.bound_to(desired.host), subjects.reported_by(desired.host)]
+        filters = [subjects.bound_to(desired.host), subjects.reported_by(desired.host), subjects.HOST_AGGREGATE]
         identity = await journal.identity()
-        done_seq = max(min(desired.seq, desired.reports_seq), min(identity.first_seq - 1, identity.last_seq))
+        known_seq = min(desired.seq, desired.reports_seq, desired.hosts_seq)
+        done_seq = max(known_seq, min(identity.first_seq - 1, identity.last_seq))
         while done_seq < identity.last_seq:
             until_seq = min(done_seq + READ_AT_ONCE, identity.last_seq)
             for recorded in await journal.read(filters, done_seq, until_seq):
                 self._fold(recorded)
             done_seq = until_seq
-        desired.seq = desired.reports_seq = max(desired.seq, identity.last_seq)
+        desired.seq = desired.reports_seq = desired.hosts_seq = max(desired.seq, identity.last_seq)
         for attachment in self._attachments:
             if attachment.binding.bound.endpoint not in desired.bindings:
                 self._attachments.unbind(attachment.binding.bound.endpoint)
@@ -169,6 +174,7 @@ class Follower:
     def _take(self, recorded: Recorded) -> None:
         endpoint = self._fold(recorded)
         if endpoint is None:
+            self._on_change("")
             return
         binding = self._desired.bindings.get(endpoint)
         if binding is None:

@@ -43,6 +43,8 @@ from .drivers.contract import (
 )
 from .measures import Measures
 from .planner import leave_unknown, plan
+from .reach import Reach
+from .remotes import REMOTE
 from .reports import Reports
 from .verdict import verdict
 
@@ -56,7 +58,7 @@ class Reconciler:
     """Makes the switch have what the journal and the containers say.
 
     `may_tear_down(epoch)` is asked after each observation, with the newest epoch seen: whether what this host does not
-    know may be removed.
+    know may be removed; `knows_remotes()`, whether it knows of all that it has to reach on other hosts.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Reconciler:
         attachments: Attachments,
         reports: Reports,
         may_tear_down: Callable[[int], bool],
+        knows_remotes: Callable[[], bool],
         full_pass_every_s: float,
         measures: Measures | None = None,
     ) -> None:
@@ -77,12 +80,14 @@ class Reconciler:
         self._attachments = attachments
         self._reports = reports
         self._may_tear_down = may_tear_down
+        self._knows_remotes = knows_remotes
         self._full_pass_every_s = full_pass_every_s
         self._ports: dict[str, ObservedPort] = {}
         self._newest_epoch = 0
         self._is_ready = False
         self._failures: dict[str, Failed] = {}
         self._retries = Retries(self._try_again)
+        self.reach = Reach(desired.remotes, driver, self._retries.later, self._retries.succeeded)
         self._dirty: dict[str, None] = {}
         self._full_reason = "start"
         self._is_passing = False
@@ -110,6 +115,10 @@ class Reconciler:
     def touch(self, endpoint: str) -> None:
         """This endpoint is looked at in the next round."""
         self._dirty[endpoint] = None
+        self._work.set()
+
+    def look(self) -> None:
+        """There is a next round, whose question finds what is known of other hosts now."""
         self._work.set()
 
     def look_at_all(self, reason: str) -> None:
@@ -198,13 +207,14 @@ class Reconciler:
                 await self._observe()
                 batch = dict.fromkeys((*self._desired.departures, *self._ports, *self._desired.bindings))
             batch = dict.fromkeys(endpoint for endpoint in batch if endpoint not in self._leaving)
-            ops = self._let_go(self._plan(batch))
+            ops = self._let_go(self._plan(batch, is_full=bool(reason)))
             outcomes = await self._execute(ops)
         except Unavailable:
             self._dirty = batch | self._dirty
             raise
         for outcome in outcomes:
             self._absorb(outcome)
+        self.reach.answered()
         for endpoint in batch:
             self._settle(endpoint)
         if self._is_ready and self.trouble:
@@ -254,6 +264,8 @@ class Reconciler:
         for outcome in outcomes:
             if isinstance(outcome, Done):
                 self._log_repair(reason, outcome.op)
+        if self.reach.repaired:
+            log.info("put-back", remotes=self.reach.repaired, reason=reason)
         if self._is_ready:
             self._retries.succeeded(SWITCH)
         self.passes += 1
@@ -267,11 +279,14 @@ class Reconciler:
         for port in [port for port in self._ports.values() if port.endpoint in self._doubted]:
             self._ports[port.endpoint] = msgspec.structs.replace(port, parts=port.parts - {Part.LINK})
         self._doubted.clear()
+        self.reach.observed(observed.remotes)
         self._is_ready = observed.is_switch_ready
         self._newest_epoch = max((port.epoch for port in self._ports.values()), default=0)
 
-    def _plan(self, batch: Iterable[str]) -> tuple[Op, ...]:
-        """Operations for these endpoints only, from what is believed of the switch."""
+    def _plan(self, batch: Iterable[str], *, is_full: bool) -> tuple[Op, ...]:
+        """Operations for these endpoints, and for what changed of other hosts (when full: for all that is known of
+        them), from what is believed of the switch.
+        """
         specs = {}
         ports = {}
         gone = {}
@@ -287,10 +302,12 @@ class Reconciler:
             if spec is not None:
                 specs[endpoint] = spec
             gone[endpoint] = max((*self._desired.departures.get(endpoint, ()), epoch))
-        observed = Observed(self._is_ready, ports)
-        if not self._may_tear_down(self._newest_epoch):
+        is_sure = self._may_tear_down(self._newest_epoch)
+        remotes, believed = self.reach.question(is_full=is_full, is_sure=is_sure and self._knows_remotes())
+        observed = Observed(self._is_ready, ports, believed)
+        if not is_sure:
             specs, observed = leave_unknown(specs, observed, gone)
-        return plan(specs, observed)
+        return plan(specs, observed, remotes)
 
     def _absorb(self, outcome: Outcome) -> None:
         """The belief moves on by what the driver answered."""
@@ -314,6 +331,8 @@ class Reconciler:
                 self._retries.succeeded(op.port.endpoint)
             case Failed(op=EnsurePort() as op):
                 self._fail_port(op, outcome)
+            case _:
+                self.reach.absorb(outcome)
 
     def _fail_port(self, op: EnsurePort, failure: Failed) -> None:
         """It may be there in any part, so no part is believed to be; what could not be dropped is still there."""
@@ -338,6 +357,9 @@ class Reconciler:
     def _try_again(self, name: str) -> None:
         if name == SWITCH:
             self.look_at_all("the switch refused")
+        elif name.startswith(REMOTE):
+            self.reach.touch(name)
+            self._work.set()
         else:
             self._attachments.ask(name)
             self.touch(name)
