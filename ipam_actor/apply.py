@@ -14,7 +14,7 @@ from messages.network import AddressingChanged, NetworkCreated, NetworkDeleted, 
 from messages.pool import PoolCreated, PoolDeleted
 from messages.port import PortBound, PortEvent, PortFailed, PortUnbound, PortWaiting
 from messages.segment import SegmentReleased, SegmentTaken
-from messages.tenant import NetworkAdded, NetworkRemoved, SubnetTaken, TenantCreated, TenantDeleted
+from messages.tenant import NetworkAdded, NetworkRemoved, SubnetTaken, TenantChanged, TenantCreated, TenantDeleted
 
 from .pools import reserved_in
 from .records import (
@@ -40,7 +40,7 @@ from .state import (
     TenantAggregate,
 )
 
-_TenantEvent = TenantCreated | NetworkAdded | SubnetTaken | NetworkRemoved | TenantDeleted
+_TenantEvent = TenantCreated | TenantChanged | NetworkAdded | SubnetTaken | NetworkRemoved | TenantDeleted
 _NetworkEvent = (
     NetworkCreated | SubnetAdopted | NetworkRetagged | AddressingChanged | PoolCreated | PoolDeleted | NetworkDeleted
 )
@@ -65,7 +65,7 @@ def apply(state: State, subject: str, event: AnyEvent, seq: int, at_ns: int) -> 
         ):
             network = state.networks.setdefault(tenant, {}).setdefault(tokens[5], NetworkAggregate())
             _apply_network(network, event, seq)
-        case TenantCreated() | NetworkAdded() | SubnetTaken() | NetworkRemoved() | TenantDeleted():
+        case TenantCreated() | TenantChanged() | NetworkAdded() | SubnetTaken() | NetworkRemoved() | TenantDeleted():
             _apply_tenant(state.tenants.setdefault(tenant, TenantAggregate()), event, seq)
         case SegmentTaken() | SegmentReleased():
             _apply_segment(state.segments, event, seq)
@@ -84,6 +84,15 @@ def _apply_tenant(tenant: TenantAggregate, event: _TenantEvent, seq: int) -> Non
         case TenantCreated():
             assert tenant.record is None, f"tenant {event.tenant} is created twice"
             tenant.record = TenantRecord(event.subnet_pool, event.subnet_length, event.vlans, event.vnis)
+        case TenantChanged():
+            assert tenant.record is not None, "the tenant does not exist"
+            tenant.record = replace(
+                tenant.record,
+                subnet_pool=event.subnet_pool,
+                subnet_length=event.subnet_length,
+                vlans=event.vlans,
+                vnis=event.vnis,
+            )
         case NetworkAdded():
             assert event.network not in tenant.networks, f"network {event.network} is added twice"
             tenant.add_network(event.network, event.subnets)

@@ -15,7 +15,7 @@ from messages.subjects import (
     port_aggregate,
     tenant_aggregate,
 )
-from messages.tenant import CreateTenant, DeleteTenant
+from messages.tenant import CreateTenant, DeleteTenant, SetTenant
 from services.runtime.decision import Definition
 
 from .apply import apply
@@ -33,7 +33,7 @@ def writes(state: State, command: Command) -> tuple[str, ...]:
         return (HOST_AGGREGATE,)
     if isinstance(command, CreateTenant):
         return (tenant_aggregate(command.tenant),)
-    if isinstance(command, DeleteTenant):
+    if isinstance(command, (SetTenant, DeleteTenant)):
         return (tenant_aggregate(command.tenant),) if find_tenant(state, command.tenant) else ()
     if isinstance(command, CreateNetwork):
         return _structure(command.tenant, command.network) if find_tenant(state, command.tenant) else ()

@@ -52,13 +52,16 @@ from .tenant import (
     ListTenants,
     NetworkAdded,
     NetworkRemoved,
+    SetTenant,
     SubnetTaken,
+    TenantChanged,
     TenantCreated,
     TenantDeleted,
 )
 
 IpamCommand = (
     CreateTenant
+    | SetTenant
     | DeleteTenant
     | GetTenant
     | ListTenants
@@ -87,6 +90,7 @@ IpamCommand = (
 HostQuestion = InspectHost | RepairHost | FindContainer
 AnyEvent = (
     TenantCreated
+    | TenantChanged
     | TenantDeleted
     | NetworkAdded
     | SubnetTaken

@@ -34,6 +34,29 @@ class CreateTenant(Command, frozen=True, kw_only=True):
             raise ValueError(f"subnet length {self.subnet_length} is out of range: expected {pool_length} to {longest}")
 
 
+class SetTenant(Command, frozen=True, kw_only=True):
+    """Change what a tenant's networks are chosen from; those that it has keep what they have.
+
+    What is left out (`null`) stays; empty ranges mean all that the fabric has. With a pool and no length, its subnets
+    are /24, or /64.
+    """
+
+    tenant: Token
+    subnet_pool: Network | None = None
+    subnet_length: int | None = None
+    vlans: str | None = None
+    vnis: str | None = None
+
+    def __post_init__(self) -> None:
+        check_tenant(self.tenant)
+        if self.vlans:
+            parse_ranges(self.vlans, "vlans", VLANS)
+        if self.vnis:
+            parse_ranges(self.vnis, "vnis", VNIS)
+        if (self.subnet_pool, self.subnet_length, self.vlans, self.vnis) == (None,) * 4:
+            raise ValueError("nothing to change: give subnet_pool, subnet_length, vlans or vnis")
+
+
 class DeleteTenant(Command, frozen=True, kw_only=True):
     """Remove a tenant that has no networks left."""
 
@@ -61,6 +84,15 @@ class TenantCreated(Event, frozen=True, kw_only=True):
     subnet_length: int
     vlans: str = ""
     vnis: str = ""
+
+
+class TenantChanged(Event, frozen=True, kw_only=True):
+    """From now on the tenant's networks are chosen from these pools. Empty ranges mean all that the fabric has."""
+
+    subnet_pool: Network
+    subnet_length: int
+    vlans: str
+    vnis: str
 
 
 class TenantDeleted(Event, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from messages.ipam import ShowIpam
 from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks, SetNetwork
 from messages.pool import CreatePool, DeletePool, GetPool, ListPools
 from messages.struct import Command
-from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants
+from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants, SetTenant
 from services.runtime.decision import Decision, Stamp
 
 from ..state import State
@@ -36,10 +36,11 @@ from .intent import apply_intent
 from .ipam import show_ipam
 from .network import create_network, delete_network, get_network, list_networks, set_network
 from .pool import create_pool, delete_pool, get_pool, list_pools
-from .tenant import create_tenant, delete_tenant, get_tenant, list_tenants
+from .tenant import create_tenant, delete_tenant, get_tenant, list_tenants, set_tenant
 
 HANDLERS: Mapping[type[Command], Callable[[State, Any, Stamp], Decision]] = {
     CreateTenant: create_tenant,
+    SetTenant: set_tenant,
     DeleteTenant: delete_tenant,
     GetTenant: get_tenant,
     ListTenants: list_tenants,

@@ -1,15 +1,26 @@
-"""`tenant.create`, `delete`, `get`, `list`."""
+"""`tenant.create`, `set`, `delete`, `get`, `list`."""
 
 from __future__ import annotations
 
 from ipaddress import ip_network
+
+from msgspec.structs import replace
 
 from messages.addresses import Network
 from messages.names import DEFAULT_TENANT
 from messages.network import check_subnet
 from messages.ranges import VLANS, VNIS, format_ranges, parse_ranges
 from messages.replies import Item, Items
-from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants, TenantCreated, TenantDeleted
+from messages.tenant import (
+    CreateTenant,
+    DeleteTenant,
+    GetTenant,
+    ListTenants,
+    SetTenant,
+    TenantChanged,
+    TenantCreated,
+    TenantDeleted,
+)
 from services.runtime.decision import Decision, Rejection, Stamp
 
 from .. import facts
@@ -63,16 +74,51 @@ def create_tenant(state: State, command: CreateTenant, _stamp: Stamp) -> Decisio
 def _record_of(command: CreateTenant) -> TenantRecord:
     pool: Network = command.subnet_pool or DEFAULT_TENANT_RECORD.subnet_pool
     length = command.subnet_length or max(_DEFAULT_LENGTH[pool.version], pool.prefixlen)
-    try:
-        check_subnet(ip_network((pool.network_address, length)))
-    except ValueError as fault:
-        raise Rejection("pool-unusable", f"subnet pool {pool} cannot give out /{length} subnets: {fault}") from None
+    _check_pool(pool, length)
     return TenantRecord(
         pool,
         length,
         format_ranges(parse_ranges(command.vlans, "vlans", VLANS)) if command.vlans is not None else "",
         format_ranges(parse_ranges(command.vnis, "vnis", VNIS)) if command.vnis is not None else "",
     )
+
+
+def _check_pool(pool: Network, length: int) -> None:
+    """Subnets of this length can be taken from the pool. Refuses: `pool-unusable`."""
+    try:
+        if length < pool.prefixlen:
+            raise ValueError(f"expected /{pool.prefixlen} or longer")
+        check_subnet(ip_network((pool.network_address, length)))
+    except ValueError as fault:
+        raise Rejection("pool-unusable", f"subnet pool {pool} cannot give out /{length} subnets: {fault}") from None
+
+
+def set_tenant(state: State, command: SetTenant, _stamp: Stamp) -> Decision:
+    """Change the pools that networks are chosen from; networks that are there keep their subnets and tags.
+
+    Refuses: `unknown-tenant`, `pool-unusable`.
+    """
+    aggregate, record = require_tenant(state, command.tenant)
+    show = GetTenant(tenant=command.tenant)
+    pool: Network = command.subnet_pool or record.subnet_pool
+    length = command.subnet_length
+    if length is None:
+        is_kept = command.subnet_pool is None
+        length = record.subnet_length if is_kept else max(_DEFAULT_LENGTH[pool.version], pool.prefixlen)
+    _check_pool(pool, length)
+    vlans = record.vlans if command.vlans is None else _ranges(command.vlans, "vlans", VLANS)
+    vnis = record.vnis if command.vnis is None else _ranges(command.vnis, "vnis", VNIS)
+    wanted = replace(record, subnet_pool=pool, subnet_length=length, vlans=vlans, vnis=vnis)
+    if wanted == record:
+        return Decision((), show)
+    if aggregate.record is None:
+        return Decision((facts.of_tenant(command.tenant, tenant_created(command.tenant, wanted)),), show)
+    changed = TenantChanged(subnet_pool=pool, subnet_length=length, vlans=vlans, vnis=vnis)
+    return Decision((facts.of_tenant(command.tenant, changed),), show)
+
+
+def _ranges(text: str, noun: str, within: range) -> str:
+    return format_ranges(parse_ranges(text, noun, within)) if text else ""
 
 
 def delete_tenant(state: State, command: DeleteTenant, _stamp: Stamp) -> Decision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from messages import subjects
-from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants, TenantView
+from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants, SetTenant, TenantView
 
 from . import output
 from .verbs import Session, Verb, message, number, show_changed, show_item, show_list
@@ -38,6 +38,26 @@ def _create(session: Session, chosen: argparse.Namespace) -> int:
         vnis=chosen.vnis,
     )
     return show_changed(session, session.client.command(command), f"tenant {chosen.name} created")
+
+
+def _set_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.add_argument("--subnet-pool", metavar="CIDR", help="what `--subnet auto` takes from")
+    parser.add_argument("--subnet-length", type=number, metavar="BITS", help="of each subnet taken")
+    parser.add_argument("--vlans", metavar="all|RANGES", help="tags to pick from")
+    parser.add_argument("--vnis", metavar="all|RANGES", help="VNIs to pick from")
+
+
+def _set(session: Session, chosen: argparse.Namespace) -> int:
+    command = message(
+        SetTenant,
+        tenant=chosen.name,
+        subnet_pool=chosen.subnet_pool,
+        subnet_length=chosen.subnet_length,
+        vlans="" if chosen.vlans == "all" else chosen.vlans,
+        vnis="" if chosen.vnis == "all" else chosen.vnis,
+    )
+    return show_changed(session, session.client.command(command), f"tenant {chosen.name} set")
 
 
 def _name_argument(parser: argparse.ArgumentParser) -> None:
@@ -75,5 +95,6 @@ VERBS = {
     "create": Verb("bring a tenant into being", _create_arguments, _create),
     "delete": Verb("remove a tenant that has no networks left", _name_argument, _delete),
     "list": Verb("all tenants", _no_arguments, _list),
+    "set": Verb("change what its networks are chosen from", _set_arguments, _set),
     "show": Verb("one tenant", _name_argument, _show),
 }

@@ -110,6 +110,9 @@ COMMANDS: tuple[msgspec.Struct, ...] = (
     tenant.CreateTenant(
         tenant="acme", subnet_pool=ip_network("11.0.0.0/8"), subnet_length=24, vlans="10-100,150", vnis="10000-20000"
     ),
+    tenant.SetTenant(
+        tenant="acme", subnet_pool=ip_network("12.0.0.0/8"), subnet_length=24, vlans="10-100,150", vnis=""
+    ),
     tenant.DeleteTenant(tenant="acme"),
     tenant.GetTenant(tenant="acme"),
     tenant.ListTenants(tenant="fabric"),
@@ -171,6 +174,7 @@ EVENTS: tuple[msgspec.Struct, ...] = (
     tenant.TenantCreated(
         tenant="acme", subnet_pool=ip_network("11.0.0.0/8"), subnet_length=24, vlans="10-100,150", vnis="10000-20000"
     ),
+    tenant.TenantChanged(subnet_pool=ip_network("12.0.0.0/8"), subnet_length=24, vlans="10-100,150", vnis=""),
     tenant.TenantDeleted(tenant="acme"),
     tenant.NetworkAdded(network="web", subnets=SUBNETS),
     tenant.SubnetTaken(network="web", subnet=SUBNETS[0]),

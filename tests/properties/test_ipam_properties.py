@@ -36,7 +36,7 @@ from messages.pool import CreatePool, DeletePool
 from messages.port import PortBound, PortUnbound
 from messages.struct import Command
 from messages.subjects import aggregate_of
-from messages.tenant import CreateTenant, DeleteTenant
+from messages.tenant import CreateTenant, DeleteTenant, SetTenant
 from services.runtime.decision import Rejection
 from tests.ipam_world import Line, World
 
@@ -91,6 +91,7 @@ _ranges: st.SearchStrategy[Any] = st.lists(st.sampled_from(RANGES).map(parse_ran
 
 _structural: st.SearchStrategy[Command | None] = st.one_of(
     st.builds(CreateTenant, tenant=_tenant, vlans=st.sampled_from((None, "1-2", "1-3,12"))),
+    st.builds(SetTenant, tenant=_tenant, vlans=st.sampled_from(("", "2-3", "12")), subnet_length=st.just(25)),
     st.builds(DeleteTenant, tenant=_tenant),
     st.builds(
         _create_network,

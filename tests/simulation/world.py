@@ -20,8 +20,8 @@ from ipam_actor.apply import apply
 from ipam_actor.definition import IPAM
 from ipam_actor.state import State
 from messages import subjects
-from messages.addresses import Interface
-from messages.catalog import event_name
+from messages.addresses import AddressRange, Interface, parse_range
+from messages.catalog import AnyEvent, event_name
 from messages.codec import decode_event, encode
 from messages.endpoint import (
     AttachEndpoint,
@@ -34,7 +34,8 @@ from messages.endpoint import (
     EndpointUnbound,
 )
 from messages.host import JoinHost
-from messages.network import CreateNetwork, DeleteNetwork
+from messages.network import AddressingChanged, CreateNetwork, DeleteNetwork, NetworkDeleted, SetNetwork
+from messages.pool import CreatePool, DeletePool, PoolCreated, PoolDeleted
 from messages.port import PortUnbound
 from messages.replies import Accepted, AnyReply, Unavailable
 from messages.struct import Command
@@ -50,6 +51,7 @@ ENDPOINTS = tuple(f"ep{number}" for number in range(6))
 REST_NS = 2 * 10**9
 STEP_NS = 10**8  # what the clock moves on at each pause
 TRIES_MAX = 60
+RANGES = ("11.0.0.1-11.0.0.2", "11.0.0.2-11.0.0.3", "11.0.1.1", "11.0.1.2-11.0.1.4")  # of the subnets that are chosen
 
 
 class Copy:
@@ -93,9 +95,13 @@ class World:
                 busy.start_soon(self._crash, crashes, tasks)
                 for number in range(clients):
                     busy.start_soon(self._client, number, commands)
-            for copy in self.copies:
-                await copy.projection.reached(len(self.journal.events))
+            while behind := [each for each in self.copies if each.projection.followed_seq < self._last_seq]:
+                await behind[0].projection.reached(self._last_seq)  # the host may record more meanwhile
             tasks.cancel_scope.cancel()
+
+    @property
+    def _last_seq(self) -> int:
+        return len(self.journal.events)
 
     def _start_copy(self, tasks: TaskGroup) -> None:
         copy = Copy(self.journal)
@@ -149,7 +155,7 @@ class World:
 
     def _command(self) -> Command:
         network, name = self.random.choice(NETWORKS), self.random.choice(ENDPOINTS)
-        match self.random.randrange(10):
+        match self.random.randrange(12):
             case 0:
                 return DeleteNetwork(tenant=TENANT, network=network)
             case 1 | 2:
@@ -160,10 +166,25 @@ class World:
                 return CreateEndpoint(tenant=TENANT, network=network, name=name, container=container, host=host)
             case 6:
                 return AttachEndpoint(tenant=TENANT, network=network, name=name, container="c2", host="h1")
+            case 10 | 11:
+                return self._addressing(network, name)
             case 7:
                 return DetachEndpoint(tenant=TENANT, network=network, name=name)
             case _:
                 return DeleteEndpoint(tenant=TENANT, network=network, name=name)
+
+    def _addressing(self, network: str, name: str) -> Command:
+        """Addresses are kept back, or asked for from what is."""
+        ranges = (parse_range(self.random.choice(RANGES)),)
+        match self.random.randrange(4):
+            case 0:
+                return SetNetwork(tenant=TENANT, network=network, exclude=ranges)
+            case 1:
+                return CreatePool(tenant=TENANT, network=network, name="front", ranges=ranges)
+            case 2:
+                return DeletePool(tenant=TENANT, network=network, name="front")
+            case _:
+                return CreateEndpoint(tenant=TENANT, network=network, name=name, pool="front")
 
     async def _send(self, command: Command, command_id: str) -> AnyReply | None:
         """The answer of some copy, none when it was crashed first."""
@@ -251,10 +272,12 @@ def _check_addresses(events: Sequence[Recorded]) -> None:
     bound: dict[str, int] = {}
     gone_at: dict[tuple[str, int], int] = {}
     resting: dict[tuple[str, Interface], tuple[str, list[tuple[str, int]]]] = {}
+    kept = _KeptBack()
     ended: dict[str, list[tuple[str, int]]] = {}
     for recorded in events:
         network = recorded.subject.split(".")[5]
         said = decode_event(recorded.payload)
+        kept.check(network, said)
         if isinstance(said, EndpointBound):
             bound[said.endpoint] = recorded.seq
         match said:
@@ -281,6 +304,32 @@ def _check_addresses(events: Sequence[Recorded]) -> None:
                 gone_at.setdefault((event.endpoint, event.epoch), recorded.at_ns)
             case _:
                 pass
+
+
+class _KeptBack:
+    """What each network excludes and keeps for its pool, as its events say; nobody is given any of it."""
+
+    def __init__(self) -> None:
+        self._excluded: dict[str, tuple[AddressRange, ...]] = {}
+        self._pooled: dict[str, tuple[AddressRange, ...]] = {}
+
+    def check(self, network: str, said: AnyEvent) -> None:
+        """Raises: AssertionError when an endpoint begins with an address that it may not have."""
+        match said:
+            case AddressingChanged():
+                self._excluded[network] = said.excluded
+            case PoolCreated():
+                self._pooled[network] = said.ranges
+            case PoolDeleted():
+                del self._pooled[network]
+            case NetworkDeleted():
+                self._excluded.pop(network, None)
+                self._pooled.pop(network, None)
+            case EndpointCreated() | EndpointBound(is_new=True):
+                for address in said.addresses:
+                    assert not any(address.ip in each for each in self._excluded.get(network, ())), "it is excluded"
+                    is_pooled = any(address.ip in each for each in self._pooled.get(network, ()))
+                    assert is_pooled == bool(said.pool), f"{address} of {said.name}: pool {said.pool!r}"
 
 
 def _check_rested(
