@@ -25,6 +25,8 @@ from .membership import HostFacts
 from .runtimes import runtimes_of
 from .session import session
 from .state_file import StateFile
+from .uplink import DEFAULT_RUN_DIR, Place
+from .uplink_keeper import UplinkKeeper
 
 DEFAULT_DRIVER = "ovs"
 
@@ -33,6 +35,14 @@ def raise_file_limit() -> None:
     """As many files as the system allows: one is open for each attached container (its end is waited for)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def uplinks_of(settings: Config, driver: str) -> UplinkKeeper:
+    """What keeps the uplinks taken that were asked for, on the switch of this driver. Raises: Misconfigured."""
+    if settings.uplinks and driver != DEFAULT_DRIVER:
+        raise Misconfigured(f"--uplink needs Open vSwitch, and NETPLUGIN_DRIVER is {driver!r}")
+    database = (settings.ovs_run_dir or DEFAULT_RUN_DIR) / "db.sock"
+    return UplinkKeeper(settings.uplinks, Place(settings.state_dir, database, settings.bridge, settings.datapath))
 
 
 async def run_host(settings: Config) -> None:
@@ -50,11 +60,13 @@ async def run_host(settings: Config) -> None:
             bridge=settings.bridge,
             version=VERSION,
             vtep=ip_address(settings.vtep) if settings.vtep is not None else None,
+            uplinks=tuple(map(str, settings.uplinks)),
         ),
         DRIVERS[name](settings),
         runtimes_of(os.environ),
         StateFile(settings.state_dir / "host", settings.host),
         SystemClock(),
+        uplinks=uplinks_of(settings, name),
     )
     async with anyio.create_task_group() as tasks:
         if settings.metrics:

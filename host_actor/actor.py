@@ -3,6 +3,7 @@
 Tasks, all in one group that ends when any of them fails (the supervisor then starts the process again):
 
     reconciler     rounds of plan and execute; owns the driver
+    uplinks        takes network cards for VLAN networks, and keeps them taken (`uplink_keeper.py`)
     attachments    questions to container runtimes
     saver          writes the folded state to disk, behind everything else
     session        one after another: connect, follow the journal and the networks of interest, send reports, answer
@@ -46,11 +47,13 @@ from .reports import Reports
 from .runtimes.contract import Resolution, RuntimeEvent
 from .state_file import StateFile
 from .underlay import Underlay, find_underlay
+from .uplink_keeper import UplinkKeeper
 
 log = structlog.get_logger()
 
 RECONNECT_MAX_S = 2.0
 PORT_STATES = ("bound", "waiting", "failed", "pending")
+UPLINKS_WITHIN_S = 30.0  # a card that is not taken by then is no reason to keep others waiting
 JOIN_WITHIN_S = 5.0
 
 
@@ -96,6 +99,7 @@ class HostActor:
         state_file: StateFile,
         clock: Clock,
         settings: Settings | None = None,
+        uplinks: UplinkKeeper | None = None,
     ) -> None:
         settings = settings or Settings()
         self.facts = facts
@@ -123,6 +127,7 @@ class HostActor:
             self.measures,
         )
         self.questions = Questions(self.desired, self.attachments, self.reconciler, containers.resolve)
+        self._uplinks = uplinks
         self._driver = driver
         self._containers = containers
         self._state_file = state_file
@@ -144,6 +149,8 @@ class HostActor:
                 for binding in self.desired.bindings.values():
                     self.attachments.bind(binding)
                 tasks.start_soon(self.reconciler.run)
+                if self._uplinks is not None:
+                    tasks.start_soon(self._uplinks.run)
                 tasks.start_soon(self._save)
                 tasks.start_soon(self._keep_connected, connect)
         finally:
@@ -165,6 +172,7 @@ class HostActor:
             "driver": self.facts.driver,
             "datapath": self._driver.capabilities.datapath,
             "tunnels": self._tunnels(),
+            "uplinks": "\n".join(self._uplinks.facts) if self._uplinks is not None else "",
         }
 
     def _tunnels(self) -> str:
@@ -273,6 +281,9 @@ class HostActor:
         Raises: Unavailable.
         """
         await self.reconciler.reached()
+        if self._uplinks is not None:
+            with anyio.move_on_after(UPLINKS_WITHIN_S):
+                await self._uplinks.settled.wait()
         joined = anyio.Event()
         tasks.start_soon(self._join, bus, joined)
         with anyio.move_on_after(JOIN_WITHIN_S):

@@ -38,6 +38,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     bridge: str
     version: str
     vtep: IPv4Address | IPv6Address | None = None
+    uplinks: tuple[str, ...] = ()
 
 
 async def keep_joined(
@@ -94,6 +95,7 @@ async def join(bus: Bus, facts: HostFacts, datapath: str, underlay: Underlay | N
         vtep=facts.vtep if underlay is not None else None,
         vtep_mac=underlay.mac if underlay is not None else None,
         underlay_mtu_bytes=underlay.mtu_bytes if underlay is not None else 0,
+        uplinks=facts.uplinks,
     )
     headers = {"Content-Type": MSGPACK, COMMAND_ID_HEADER: command_id}
     attempts = 0

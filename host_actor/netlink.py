@@ -41,6 +41,7 @@ _RT_TABLE_MAIN, _RTPROT_STATIC, _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 254, 4, 0, 1
 _IFA_F_NODAD: Final = 0x02
 _NUD_PERMANENT: Final = 0x80
 
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
 _RECEIVE_BYTES: Final = 1 << 16
@@ -230,8 +231,11 @@ def get_nsid(netns_fd: int) -> Message:
 class NetlinkSocket:
     """A blocking rtnetlink socket of the calling thread's network namespace. Not to be used on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer_bytes: int = 0) -> None:
+        """`buffer_bytes`: for batches of thousands, each of whose answers waits until all is sent."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE) if buffer_bytes else ():
+            self._socket.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
         for option in (_EXT_ACK, _CAP_ACK, _STRICT_CHECK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
@@ -246,6 +250,8 @@ class NetlinkSocket:
         Raises: `KernelRefused` for the first message refused with an error number that is not among `accepting`; the
         kernel goes on with those after it.
         """
+        if not messages:
+            return []
         first = self._sequence + 1
         self._sequence += len(messages)
         out = b"".join(

@@ -127,6 +127,7 @@ def _apply_host(hosts: HostAggregate, event: HostJoined | HostRemoved, seq: int)
             event.vtep,
             event.vtep_mac,
             event.underlay_mtu_bytes,
+            event.uplinks,
         )
     else:
         del hosts.hosts[event.host]

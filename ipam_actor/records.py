@@ -105,6 +105,7 @@ class HostRecord(Struct, frozen=True):
     vtep: Address | None = None
     vtep_mac: str | None = None
     underlay_mtu_bytes: int = 0
+    uplinks: tuple[str, ...] = ()
 
 
 ReportState = Literal["bound", "waiting", "failed", "unbound"]

@@ -145,6 +145,7 @@ def host_view(name: str, host: HostRecord, endpoints: int) -> HostView:
             vtep=host.vtep,
             vtep_mac=host.vtep_mac,
             underlay_mtu_bytes=host.underlay_mtu_bytes,
+            uplinks=host.uplinks,
         ),
         status=HostStatus(state="joined", endpoints=endpoints, seq=host.seq),
     )

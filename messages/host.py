@@ -13,6 +13,7 @@ class JoinHost(Command, frozen=True, kw_only=True, omit_defaults=True):
     """Make a host known, or what it says of itself. Sent by its host actor at every start; identical: nothing
     changes.
 
+    `uplinks`: the interfaces by which VLAN networks leave it, with their tags where these are not all (`eth1:10-20`).
     `vtep`: where other hosts send what they tunnel to it, none for a host without tunnels. `vtep_mac` is the MAC that
     has this address, `underlay_mtu_bytes` the longest IP packet that the link there carries; 0 for unknown.
     """
@@ -26,6 +27,7 @@ class JoinHost(Command, frozen=True, kw_only=True, omit_defaults=True):
     vtep: Address | None = None
     vtep_mac: Mac | None = None
     underlay_mtu_bytes: int = 0
+    uplinks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_token("host name", self.host)
@@ -69,6 +71,7 @@ class HostJoined(Event, frozen=True, kw_only=True, omit_defaults=True):
     vtep: Address | None = None
     vtep_mac: str | None = None
     underlay_mtu_bytes: int = 0
+    uplinks: tuple[str, ...] = ()
 
 
 class HostRemoved(Event, frozen=True, kw_only=True):
@@ -113,6 +116,7 @@ class HostSpec(Part, frozen=True, kw_only=True, omit_defaults=True):
     vtep: Address | None = None
     vtep_mac: str | None = None
     underlay_mtu_bytes: int = 0
+    uplinks: tuple[str, ...] = ()
 
 
 class HostStatus(Part, frozen=True, kw_only=True):

@@ -1,9 +1,9 @@
 """`netplugin --clean`: nothing that the daemon and its actors made on this host is left; the journal and the keys stay.
 
-In this order: the daemon and its children, the bridge with its ports, our Open vSwitch, our links, the packet filter
-that hides the host from them, the run directory, the switch's database. `--purge` takes the journal, the keys and the
-actors' own files as well. Idempotent. What is not ours stays: another Open vSwitch loses nothing but our bridge, a
-folder nothing but the files that we name.
+In this order: the daemon and its children, the uplinks (given back to the host), the bridge with its ports, our Open
+vSwitch, our links, the packet filter that hides the host from them, the run directory, the switch's database. `--purge`
+takes the journal, the keys and the actors' own files as well. Idempotent. What is not ours stays: another Open vSwitch
+loses nothing but our bridge, a folder nothing but the files that we name.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pyroute2
 import structlog
 
 from . import nats_server, open_vswitch, processes
-from .daemon import CLIENT_FILE, PIDS_DIR
+from .daemon import CLIENT_FILE, PIDS_DIR, SOURCE_DIR
 from .open_vswitch import OpenVSwitch
 from .runtime.config import ACTORS, Config
-from .runtime.errors import Misconfigured
+from .runtime.errors import Misconfigured, Unavailable
 from .state_lock import LOCK_FILE, AlreadyRunning, StateLock
 
 DAEMON_GRACE_S = 30.0
@@ -32,7 +33,8 @@ DEVICE = re.compile(r"np[a-z0-9]{12}\Z")  # host_actor/drivers/contract.py: Port
 RULE_PROTOCOL = 110  # host_actor/netlink_rules.py: PROTOCOL
 SHIELD_TABLE = "netplugin"  # host_actor/drivers/ovs_shield.py: TABLE
 RUN_FILES = (CLIENT_FILE, nats_server.CONFIG_FILE, PIDS_DIR, "ovs", LOCK_FILE, *ACTORS)
-STATE_FILES = ("ovs",)
+UPLINKS = "uplinks"  # host_actor/uplink_record.py: FOLDER
+STATE_FILES = ("ovs", UPLINKS)
 PURGED_FILES = ("jetstream", "keys", LOCK_FILE, *ACTORS)
 
 log = structlog.get_logger()
@@ -43,6 +45,7 @@ async def clean(config: Config, *, is_purge: bool) -> None:
     locks = [await _take(directory) for directory in dict.fromkeys((config.state_dir, config.run_dir))]
     try:
         await _end_children(config)
+        await _give_back_uplinks(config)
         await _remove_switch(config)
         await asyncio.to_thread(_remove_links)
         await asyncio.to_thread(_remove_shield)
@@ -74,6 +77,19 @@ async def _end_children(config: Config) -> None:
     for file in sorted((config.run_dir / PIDS_DIR).glob("*.pid")):
         if (process := processes.read_pid_file(file)) is not None:
             await processes.end(process)
+
+
+async def _give_back_uplinks(config: Config) -> None:
+    """Every network card that was taken has its addresses and routes again. Raises: Unavailable."""
+    if not (config.state_dir / UPLINKS).is_dir():
+        return
+    path = os.pathsep.join(filter(None, (str(SOURCE_DIR), os.environ.get("PYTHONPATH", ""))))
+    giving = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "host_actor.uplink_watchdog", str(config.state_dir)),
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    if await giving.wait():
+        raise Unavailable(f"uplinks were not given back: what they had is written in {config.state_dir / UPLINKS}")
 
 
 async def _remove_switch(config: Config) -> None:

@@ -12,7 +12,16 @@ from ..records import HostRecord
 from ..state import State
 from ..views import endpoints_by_host, host_view
 
-_SAID = ("driver", "datapath", "version", "bridge", "vtep", "vtep_mac", "underlay_mtu_bytes")  # of a host by itself
+_SAID = (  # of a host by itself
+    "driver",
+    "datapath",
+    "version",
+    "bridge",
+    "vtep",
+    "vtep_mac",
+    "underlay_mtu_bytes",
+    "uplinks",
+)
 
 
 def join_host(state: State, command: JoinHost, _stamp: Stamp) -> Decision:

@@ -13,14 +13,14 @@ from . import output
 from .exits import FAILED, UNREACHABLE, Ended, wrong_usage
 from .verbs import Session, Verb, message, show_changed, show_item, show_list
 
-TITLES = ("NAME", "STATE", "DRIVER", "DATAPATH", "BRIDGE", "VERSION", "ENDPOINTS")
+TITLES = ("NAME", "STATE", "DRIVER", "DATAPATH", "BRIDGE", "UPLINKS", "VERSION", "ENDPOINTS")
 PORT_TITLES = ("TENANT", "NETWORK", "NAME", "STATE", "DEVICE", "CONTAINER", "INTERFACE", "EPOCH", "PARTS", "REASON")
 
 
 def row(view: HostView) -> output.Row:
     """A host as a table's line."""
     spec = view.spec
-    said = (spec.driver, spec.datapath, spec.bridge or "-", spec.version)
+    said = (spec.driver, spec.datapath, spec.bridge or "-", " ".join(spec.uplinks) or "-", spec.version)
     return (view.name, view.status.state, *said, str(view.status.endpoints))
 
 

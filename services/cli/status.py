@@ -191,11 +191,31 @@ def _hosts(client: Client, services: list[dict[str, Any]]) -> Iterator[Check]:
         said = f"{switch}, version {spec.version}, {view.status.endpoints} endpoint(s)"
         if view.name in answering:
             yield _host(client, view.name, said)
+            yield from _uplinks(view.name, services)
         else:
             advice = f"start `netplugin` on it, or `netctl host remove {view.name}`; its traffic goes on meanwhile"
             yield Check("host", view.name, BAD, f"{said}; does not answer", advice)
     if not hosts:
         yield Check("host", "-", POOR, "none has joined", "start `netplugin` on the hosts that run containers")
+
+
+def _uplinks(host: str, services: list[dict[str, Any]]) -> Iterator[Check]:
+    """What the host's actor says of each of its uplinks."""
+    for service in services:
+        said_of = metadata(service)
+        if service.get("name") != "host" or said_of.get("host") != host:
+            continue
+        for said in said_of.get("uplinks", "").splitlines():
+            uplink, _, state = said.partition(" ")
+            facts = state.strip("()")
+            if facts == "taken":
+                yield Check("uplink", f"{host}/{uplink}", OK, facts)
+            elif facts == "no carrier":
+                advice = f"plug in the cable of {uplink} on {host}, or switch on what it leads to"
+                yield Check("uplink", f"{host}/{uplink}", BAD, facts, advice)
+            else:
+                advice = f"its VLAN networks end at {host} until that is mended, or another is named by --uplink"
+                yield Check("uplink", f"{host}/{uplink}", BAD, facts, advice)
 
 
 def _host(client: Client, name: str, said: str) -> Check:

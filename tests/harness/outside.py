@@ -20,25 +20,37 @@ class Outside:
     """The wire that leads from `card`, the machines on it, and the card itself as the kernel's."""
 
     def __init__(
-        self, switch: RunningSwitch, make_namespace: Callable[[str], NetworkNamespace], card: str = "eth9"
+        self,
+        switch: RunningSwitch,
+        make_namespace: Callable[[str], NetworkNamespace],
+        card: str = "eth9",
+        *inside: NetworkNamespace,
     ) -> None:
+        """The card is here, or in each of the namespaces `inside`, hosts on one wire."""
         self.card = card
         self._switch = switch
         self._make_namespace = make_namespace
-        self._links = [card]
-        self._ip("link", "add", card, "type", "veth", "peer", "name", f"{card}-far")
-        for end in (card, f"{card}-far"):
-            self._ip("link", "set", end, "up")
-        self._here("ethtool", "-K", f"{card}-far", "tx", "off")
+        self._links: list[str] = []
         switch.run("ovs-vsctl", "--may-exist", "add-br", SWITCH, "--", "set", "bridge", SWITCH, "datapath_type=netdev")
-        switch.run("ovs-vsctl", "add-port", SWITCH, f"{card}-far")
+        for host in inside or (None,):
+            self._plug_in(host)
+
+    def _plug_in(self, host: NetworkNamespace | None) -> None:
+        far = f"{host.name if host else self.card}-far"
+        where = ("netns", host.name) if host else ()
+        self._ip("link", "add", far, "type", "veth", "peer", "name", self.card, *where)
+        self._links.append(far)
+        self._ip("link", "set", far, "up")
+        self._here("ethtool", "-K", far, "tx", "off")
+        self._here(*(host.command() if host else ()), "ip", "link", "set", self.card, "up")
+        self._switch.run("ovs-vsctl", "add-port", SWITCH, far)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for link in self._links:  # now, and not when the kernel comes round to it
-            self._ip("link", "delete", link)
+        for link in self._links:  # now, and not when the kernel comes round to it, if it has not yet
+            subprocess.run(("ip", "link", "delete", link), check=False, capture_output=True)
 
     def machine(self, name: str, *addresses: str, tag: int | None = None, mac: str = "") -> NetworkNamespace:
         """A machine with these addresses (`10.0.0.9/16`) on its eth0, in a VLAN or in none."""
@@ -54,6 +66,10 @@ class Outside:
         access = (f"tag={tag}",) if tag else ("vlan_mode=native-untagged", "trunks=0")
         self._switch.run("ovs-vsctl", "add-port", SWITCH, f"far-{name}", *access)
         return namespace
+
+    def pull(self, link: str, *, back: bool = False) -> None:
+        """The cable is out, or in again."""
+        self._ip("link", "set", link, "up" if back else "down")
 
     def bridge(self, name: str, patch: str, peer: str) -> None:
         """The card is in a bridge that switches as any does, with a patch port to `peer`."""
