@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from . import child_logs, metrics_http, nats_server, open_vswitch, readiness
+from . import child_logs, metrics_http, nats_server, open_vswitch, readiness, service_notice
 from .metrics_http import MetricsServer
 from .nats_server import NatsServer
 from .open_vswitch import OpenVSwitch
@@ -63,6 +63,7 @@ class Daemon:
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:
             await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            service_notice.notify(service_notice.STOPPING)
             if working.done():
                 await working
         finally:
@@ -192,6 +193,7 @@ class Daemon:
         facts = {"host": self._config.host, "nats": ",".join(self._urls), "pid": os.getpid()}
         sys.stdout.write(f"READY {json.dumps(facts)}\n")
         sys.stdout.flush()
+        service_notice.notify(service_notice.READY, f"STATUS=host {self._config.host}, bus at {facts['nats']}")
         log.info("ready", **facts)
 
     def _watch_server_line(self, line: str) -> None:

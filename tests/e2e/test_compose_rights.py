@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from services.open_vswitch import OpenVSwitch
 from tests.harness.daemon import Host
 from tests.harness.netns import network_namespace
 from tests.requires import needs_ovs, needs_tool
@@ -53,6 +55,8 @@ def process_with_a_network_of_its_own() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_named_namespace_and_a_process_are_attached_and_reach_each_other(host: Host) -> None:
+    switch = OpenVSwitch(host.state_dir, host.run_dir)  # as the host's own: with all rights, and before
+    host.namespace.call(lambda: asyncio.run(switch.start()))
     host.start()
     status = Path(f"/proc/{host.pid('host')}/status").read_text()
     assert "CapEff:\t000001ffffffffff" not in status

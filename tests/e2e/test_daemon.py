@@ -261,3 +261,16 @@ def fill(host: Host) -> subprocess.CompletedProcess[str]:
         if result.returncode != 0:
             return result
     raise AssertionError("200 commands were written to a full disk")
+
+
+def test_the_service_manager_hears_that_it_is_ready_and_that_it_stops(
+    host: Host, short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(short_path / "notice"))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(short_path / "notice"))
+        host.start()
+        assert manager.recv(4096).startswith(b"READY=1\nSTATUS=host h1")
+        host.stop()
+        assert manager.recv(4096) == b"STOPPING=1"
