@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from messages.subjects import JOURNAL_STREAM
+from messages.subjects import JOURNAL_STREAM, aggregate_of
 
 from . import jetstream_api
 from .bus import Bus
@@ -29,6 +29,7 @@ from .subject_filters import includes
 
 APPEND_WITHIN_S = 2.0
 ACK_WITHIN_S = 0.5  # then it is found out what became of it
+ACK_PER_MESSAGE_S = 0.002  # more, of a batch
 ACK_WITHIN_SUSPECT_S = 0.02  # of a journal that has just swallowed an append
 RETRY_WAIT_S = 0.05  # a server that has just come back has no stream yet
 FULL_RETRY_AFTER_S = 5.0
@@ -135,7 +136,7 @@ class JetStreamJournal:
 
     async def _publish_all(self, messages: list[_Publication]) -> jetstream_api.PublishAck:
         """The server's acknowledgement of all messages. Raises: ApiError, Unavailable, OutcomeUnknown."""
-        timeout_s = ACK_WITHIN_SUSPECT_S if self._is_suspect else ACK_WITHIN_S
+        timeout_s = (ACK_WITHIN_SUSPECT_S if self._is_suspect else ACK_WITHIN_S) + ACK_PER_MESSAGE_S * len(messages)
         if len(messages) == 1:
             return await self._publish(*messages[0], timeout_s)
         async with self._batches:
@@ -240,12 +241,19 @@ def _messages(drafts: Sequence[Draft], expectations: Sequence[Expectation]) -> l
     if not 1 <= len(drafts) <= BATCH_MAX:
         raise ValueError(f"{len(drafts)} drafts: expected 1 to {BATCH_MAX}")
     messages = [(draft.subject, draft.payload, dict(draft.headers)) for draft in drafts]
+    firsts: dict[str, dict[str, str]] = {}
+    for subject, _, headers in messages:
+        firsts.setdefault(aggregate_of(subject), headers)
     for expectation in expectations:
-        for subject, _, headers in messages:
-            if includes(expectation.aggregate, subject):
-                headers[_EXPECTED] = str(expectation.last_seq)
-                headers[_EXPECTED_SUBJECT] = expectation.aggregate
-                break
-        else:
-            raise ValueError(f"expectation on {expectation.aggregate}, which no draft is written to")
+        found = firsts.get(expectation.aggregate) or _first_of(messages, expectation.aggregate)
+        found[_EXPECTED] = str(expectation.last_seq)
+        found[_EXPECTED_SUBJECT] = expectation.aggregate
     return messages
+
+
+def _first_of(messages: Sequence[_Publication], aggregate: str) -> dict[str, str]:
+    """The headers of the first message that a filter other than an aggregate's own matches. Raises: ValueError."""
+    for subject, _, headers in messages:
+        if includes(aggregate, subject):
+            return headers
+    raise ValueError(f"expectation on {aggregate}, which no draft is written to")
