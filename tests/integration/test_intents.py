@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from messages import subjects
 from messages.host import JoinHost
 from services.cli import netctl, netdcli
 from services.cli.client import Client
@@ -21,6 +26,7 @@ from tests.harness.ipam import ipam_process
 from tests.harness.nats import RunningNats, running_nats
 
 README = Path(__file__).resolve().parents[2] / "README.md"
+WITHIN_S = 30.0
 GIVEN = README.parents[1] / "shared" / "seed" / "intents"
 WHOLE = """\
 tenants:
@@ -48,6 +54,14 @@ class Lines:
 
     def netdcli(self, *arguments: str, status: int = 0, stdin: str = "") -> str:
         return self._run(netdcli.run, [*arguments, *self._netdcli], status, stdin)
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[str]]:
+        """`netctl` as a process of its own."""
+        command = [sys.executable, "-m", "services.cli.netctl", *arguments, *self._where]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, text=True) as process:
+            yield process
 
     def _run(self, run: Callable[[Sequence[str]], int], arguments: Sequence[str], status: int, stdin: str) -> str:
         out, err = io.StringIO(), io.StringIO()
@@ -243,3 +257,53 @@ def test_the_original_s_own_files_come_up(lines: Lines) -> None:
         for tenant in {each["tenant"] for each in shown}:
             lines("apply", "-f", "-", "--prune", "--yes", stdin=f"tenants: {{{tenant}: }}")
             lines("tenant", "delete", tenant)
+
+
+def test_an_apply_that_was_killed_is_finished_by_the_next(lines: Lines, tmp_path: Path) -> None:
+    file = tmp_path / "many.yaml"
+    file.write_text("tenants: {acme: {networks: {web: {subnet: 10.1.0.0/16, endpoints: 6000}}}}")
+    with lines.started("apply", "-f", str(file)) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline().startswith("+ tenant acme")
+        killed.kill()
+    before = len(lines("endpoint", "list", "-t", "acme", "-o", "name").split())
+    said = lines("apply", "-f", str(file))
+    assert said.endswith(f"done: {6000 - before} to add, 0 to change, 0 to remove\n")
+    assert lines("diff", "-f", str(file)) == ""
+
+
+def test_an_ipam_actor_that_is_killed_meanwhile(nats_server: RunningNats, tmp_path: Path) -> None:
+    file = tmp_path / "many.yaml"
+    file.write_text("tenants: {acme: {networks: {web: {subnet: 10.1.0.0/16, endpoints: 5000}}}}")
+    with ipam_process(nats_server) as ipam:
+        lines = Lines(nats_server)
+        lines.client.follow(subjects.network_event("acme", "web", "*", "*"))
+        with lines.started("apply", "-f", str(file)) as applying:
+            assert lines.client.next_message(time.monotonic() + WITHIN_S) is not None
+            ipam.end(signal.SIGKILL)
+            ipam.start()
+            ipam.wait_for("actor-ready", 2)
+            said, fault = applying.communicate(timeout=60)
+        if applying.returncode:  # it asked in the moment when nobody was there
+            assert "no ipam actor is running" in fault
+            said = lines("apply", "-f", str(file))
+        assert said.endswith(" to add, 0 to change, 0 to remove\n")
+        endpoints = json.loads(lines("endpoint", "list", "-t", "acme", "-o", "json"))
+        assert len(endpoints) == len({each["status"]["addresses"][0] for each in endpoints}) == 5000
+        lines.client.close()
+
+
+def test_removal_is_asked_for_on_a_terminal(lines: Lines, tmp_path: Path) -> None:
+    lines("apply", "-f", "-", stdin="networks: {web: , db: }")
+    file = tmp_path / "web.yaml"
+    file.write_text("networks: {web: }")
+    for answer, status in (("n", 1), ("", 1), ("y", 0)):
+        keyboard, terminal = os.openpty()
+        with lines.started("apply", "-f", str(file), "--prune", stdin=terminal) as asking:
+            os.write(keyboard, f"{answer}\n".encode())
+            _, fault = asking.communicate(timeout=60)
+        os.close(keyboard)
+        os.close(terminal)
+        assert asking.returncode == status
+        assert fault.startswith("- network default/db: vlan 2, 11.0.1.0/24\nremove these 1? [y/N] ")
+    assert lines("network", "list", "-o", "name").split() == ["web"]
