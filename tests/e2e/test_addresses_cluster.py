@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from messages import subjects
+from services.runtime.bus import Options, connect
+from services.runtime.journal_jetstream import JetStreamJournal
 from tests.harness import lab as labs
+from tests.harness.address_race import ADDRESSES, CONNECTIONS, SUBNET, Race, check_full, delete, shown, too_many
+from tests.harness.ipam import Asker
 from tests.harness.lab import Host, Lab, until
 from tests.requires import needs_ovs
 
 pytestmark = needs_ovs
 
 REFUSED, UNREACHABLE = 1, 3
+KILL_EVERY = 200
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +75,44 @@ def test_a_host_that_is_stopped_is_said_and_the_others_are_compared(lab: Lab) ->
     assert about(check(lab["h1"], "--repair", UNREACHABLE)["differences"]) == [("host-away", "h3", "")]
     lab.command("start", "h3")
     until(lambda: lab["h1"].ended("netctl ipam check").returncode == 0, "all three hosts agree again")
+
+
+def test_a_network_is_filled_to_the_last_address_while_both_ipam_actors_are_killed(lab: Lab) -> None:
+    """On three servers, the actors started again by their daemons; and it empties to what it was."""
+    first = lab["h1"]
+    for endpoint in first.show("endpoint list"):
+        first.type(f"netctl endpoint delete {endpoint['name']}")
+    first.type("netctl network delete web")
+    first.type(f"netctl network create web --subnet {SUBNET}")
+    before = first.show("ipam show web")
+    since = first.events()[-1]["seq"]
+    first.namespace.call(lambda: asyncio.run(_fill_and_empty(lab, since)))
+    assert lab["h2"].show("ipam show web") == before
+    until(lambda: first.ended("netctl ipam check").returncode == 0, "all hosts agree")
+
+
+async def _fill_and_empty(lab: Lab, since: int) -> None:
+    async def kill(kills: int) -> None:
+        host = lab.hosts[kills % 2]  # the two that have an ipam actor
+        await asyncio.to_thread(lambda: host.until_back("ipam", host.kill("ipam")))
+
+    async with AsyncExitStack() as stack:
+        login = _operator_of(lab["h1"])
+        clients = [Asker(await stack.enter_async_context(await connect(login))) for _ in range(CONNECTIONS)]
+        race = Race(clients, too_many("e"))
+        await race.run(kill, KILL_EVERY)
+        journal = JetStreamJournal(clients[0].bus)
+        check_full(race.replies, await journal.read([subjects.ALL_EVENTS], since, await journal.last_seq()))
+        full = await shown(clients[0])
+        assert (full.used.count, full.free.count) == (len(ADDRESSES), 0)
+        emptying = Race(clients, {f"delete-{name}": delete(name) for name in race.accepted()})
+        await emptying.run(kill, KILL_EVERY)
+        assert len(emptying.accepted()) == len(ADDRESSES)
+
+
+def _operator_of(host: Host) -> Options:
+    """How the operator reaches the cluster from this host."""
+    known = json.loads((host.plan.run_dir / "client.json").read_text())
+    return Options(
+        urls=tuple(known["urls"]), user="operator", credentials=Path(known["nkey_seed_file"]), ca=Path(known["ca_file"])
+    )
