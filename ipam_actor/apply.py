@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from messages.addresses import Address, Network
 from messages.catalog import AnyEvent
 from messages.endpoint import EndpointBound, EndpointCreated, EndpointDeleted, EndpointUnbound
-from messages.host import HostJoined, HostRemoved
+from messages.host import HostAdmitted, HostInvited, HostJoined, HostRemoved
 from messages.network import AddressingChanged, NetworkCreated, NetworkDeleted, NetworkRetagged, SubnetAdopted
 from messages.pool import PoolCreated, PoolDeleted
 from messages.port import PortBound, PortEvent, PortFailed, PortUnbound, PortWaiting
@@ -18,10 +18,12 @@ from messages.tenant import NetworkAdded, NetworkRemoved, SubnetTaken, TenantCha
 
 from .pools import reserved_in
 from .records import (
+    Admission,
     Binding,
     EndpointRecord,
     Hold,
     HostRecord,
+    Invitation,
     NetworkRecord,
     Owner,
     Report,
@@ -41,6 +43,7 @@ from .state import (
 )
 
 _TenantEvent = TenantCreated | TenantChanged | NetworkAdded | SubnetTaken | NetworkRemoved | TenantDeleted
+_HostEvent = HostJoined | HostRemoved | HostInvited | HostAdmitted
 _NetworkEvent = (
     NetworkCreated | SubnetAdopted | NetworkRetagged | AddressingChanged | PoolCreated | PoolDeleted | NetworkDeleted
 )
@@ -69,7 +72,7 @@ def apply(state: State, subject: str, event: AnyEvent, seq: int, at_ns: int) -> 
             _apply_tenant(state.tenants.setdefault(tenant, TenantAggregate()), event, seq)
         case SegmentTaken() | SegmentReleased():
             _apply_segment(state.segments, event, seq)
-        case HostJoined() | HostRemoved():
+        case HostJoined() | HostRemoved() | HostInvited() | HostAdmitted():
             _apply_host(state.hosts, event, seq)
         case PortBound() | PortWaiting() | PortFailed() | PortUnbound():
             ports = state.ports.setdefault(tenant, {}).setdefault(tokens[5], PortAggregate())
@@ -115,23 +118,33 @@ def _apply_segment(segments: SegmentAggregate, event: SegmentTaken | SegmentRele
         segments.release(event.encap, event.tag, seq)
 
 
-def _apply_host(hosts: HostAggregate, event: HostJoined | HostRemoved, seq: int) -> None:
+def _apply_host(hosts: HostAggregate, event: _HostEvent, seq: int) -> None:
     hosts.seq = seq
-    if isinstance(event, HostJoined):
-        hosts.hosts[event.host] = HostRecord(
-            event.driver,
-            event.datapath,
-            event.version,
-            event.bridge,
-            seq,
-            event.vtep,
-            event.vtep_mac,
-            event.underlay_mtu_bytes,
-            event.uplinks,
-        )
-    else:
-        del hosts.hosts[event.host]
-        hosts.removed[event.host] = seq
+    match event:
+        case HostJoined():
+            hosts.hosts[event.host] = HostRecord(
+                event.driver,
+                event.datapath,
+                event.version,
+                event.bridge,
+                seq,
+                event.vtep,
+                event.vtep_mac,
+                event.underlay_mtu_bytes,
+                event.uplinks,
+            )
+        case HostInvited():
+            hosts.invitations[event.invitation] = Invitation(event.public_key, event.expires_at_ns)
+        case HostAdmitted():
+            hosts.admitted[event.host] = Admission(event.public_key, event.machine_id, seq)
+            invitation = hosts.invitations[event.invitation]
+            hosts.invitations[event.invitation] = replace(invitation, used_by=event.host)
+        case HostRemoved():
+            hosts.hosts.pop(event.host, None)
+            hosts.admitted.pop(event.host, None)
+            hosts.removed[event.host] = seq
+        case _:
+            assert_never(event)
 
 
 def _apply_network(network: NetworkAggregate, event: _NetworkEvent, seq: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from messages.endpoint import AttachEndpoint, CreateEndpoint, DeleteEndpoint, DetachEndpoint
-from messages.host import JoinHost, RemoveHost
+from messages.host import AdmitHost, InviteHost, JoinHost, RemoveHost
 from messages.intent import ApplyIntent, Change
 from messages.network import CreateNetwork, DeleteNetwork, SetNetwork
 from messages.pool import CreatePool, DeletePool
@@ -29,7 +29,7 @@ _EndpointCommand = CreateEndpoint | AttachEndpoint | DetachEndpoint | DeleteEndp
 
 def writes(state: State, command: Command) -> tuple[str, ...]:
     """The aggregates that a command may write: none for a query, and for what is refused because it is not there."""
-    if isinstance(command, (JoinHost, RemoveHost)):
+    if isinstance(command, (JoinHost, RemoveHost, InviteHost, AdmitHost)):
         return (HOST_AGGREGATE,)
     if isinstance(command, CreateTenant):
         return (tenant_aggregate(command.tenant),)

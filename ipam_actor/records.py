@@ -108,6 +108,22 @@ class HostRecord(Struct, frozen=True):
     uplinks: tuple[str, ...] = ()
 
 
+class Admission(Struct, frozen=True):
+    """The key that a host signs with, its machine, and the journal sequence of that."""
+
+    public_key: str
+    machine_id: str
+    seq: int
+
+
+class Invitation(Struct, frozen=True):
+    """A one-time key with which a host may join. `used_by`: the host that did, empty before."""
+
+    public_key: str
+    expires_at_ns: int
+    used_by: str = ""
+
+
 ReportState = Literal["bound", "waiting", "failed", "unbound"]
 
 

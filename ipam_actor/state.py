@@ -14,7 +14,19 @@ import msgspec
 from messages.addresses import Address, AddressRange, Network
 from messages.network import Encap
 
-from .records import EndpointRecord, FormerOwner, Hold, HostRecord, NetworkRecord, Owner, Report, Rest, TenantRecord
+from .records import (
+    Admission,
+    EndpointRecord,
+    FormerOwner,
+    Hold,
+    HostRecord,
+    Invitation,
+    NetworkRecord,
+    Owner,
+    Report,
+    Rest,
+    TenantRecord,
+)
 from .spans import Span, Spans, without
 
 _Subnets = tuple[Network, ...]
@@ -198,15 +210,22 @@ def spans_of(ranges: Iterable[AddressRange], family: int) -> list[Span]:
 
 
 class HostAggregate(msgspec.Struct):
-    """The members of the cluster. `removed`: the journal sequence of each host's last removal."""
+    """The members of the cluster. `removed`: the journal sequence of each host's last removal.
+
+    `admitted`: by name, those that joined with a token; `invitations`: the tokens, by the names of their keys.
+    """
 
     seq: int = 0
     hosts: dict[str, HostRecord] = msgspec.field(default_factory=dict)
     removed: dict[str, int] = msgspec.field(default_factory=dict)
+    admitted: dict[str, Admission] = msgspec.field(default_factory=dict)
+    invitations: dict[str, Invitation] = msgspec.field(default_factory=dict)
 
     def fork(self) -> HostAggregate:
         """A copy to be changed on its own."""
-        return HostAggregate(self.seq, self.hosts.copy(), self.removed.copy())
+        return HostAggregate(
+            self.seq, self.hosts.copy(), self.removed.copy(), self.admitted.copy(), self.invitations.copy()
+        )
 
 
 class PortAggregate(msgspec.Struct):

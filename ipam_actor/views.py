@@ -17,7 +17,7 @@ from messages.pool import PoolSpec, PoolStatus, PoolView
 from messages.tenant import TenantSpec, TenantStatus, TenantView
 
 from .lookup import FoundNetwork
-from .records import Binding, EndpointRecord, HostRecord, Report, TenantRecord
+from .records import Admission, Binding, EndpointRecord, HostRecord, Report, TenantRecord
 from .state import State, TenantAggregate
 
 
@@ -149,6 +149,13 @@ def host_view(name: str, host: HostRecord, endpoints: int) -> HostView:
         ),
         status=HostStatus(state="joined", endpoints=endpoints, seq=host.seq),
     )
+
+
+def admitted_view(name: str, admission: Admission) -> HostView:
+    """A host that may begin, and has not said anything of itself yet."""
+    spec = HostSpec(driver="", datapath="", version="", bridge="")
+    status = HostStatus(state="admitted", endpoints=0, seq=admission.seq)
+    return HostView(host=name, name=name, spec=spec, status=status)
 
 
 def endpoints_by_host(state: State) -> Counter[str]:

@@ -17,11 +17,15 @@ from .endpoint import (
     ListEndpoints,
 )
 from .host import (
+    AdmitHost,
     FindContainer,
     GetHost,
+    HostAdmitted,
+    HostInvited,
     HostJoined,
     HostRemoved,
     InspectHost,
+    InviteHost,
     JoinHost,
     ListHosts,
     RemoveHost,
@@ -83,6 +87,8 @@ IpamCommand = (
     | ListEndpoints
     | JoinHost
     | RemoveHost
+    | InviteHost
+    | AdmitHost
     | GetHost
     | ListHosts
     | ApplyIntent
@@ -114,6 +120,8 @@ AnyEvent = (
     | SegmentReleased
     | HostJoined
     | HostRemoved
+    | HostInvited
+    | HostAdmitted
 )
 
 COMMANDS: dict[str, type[Command]] = {kebab(kind.__name__): kind for kind in IpamCommand.__args__}

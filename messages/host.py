@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from .addresses import Address, Interface, Mac, check_mac
 from .names import Name, Token, check_container, check_token
 from .struct import Command, Event, Part, View
 
 UNDERLAY_MTU_MIN, UNDERLAY_MTU_MAX = 576, 65535
+
+
+INVITATION_S_MIN = 60
+INVITATION_S_MAX = 30 * 24 * 3600
+INVITATION_LENGTH = 12
+
+_is_public_key = re.compile(r"U[A-Z2-7]{55}").fullmatch
+_is_machine_id = re.compile(r"[0-9a-f]{32}").fullmatch
+
+
+def check_public_key(text: str) -> None:
+    """Raises: ValueError for what is no nkey of a user. Source: NATS ADR-14."""
+    if not _is_public_key(text):
+        raise ValueError(f"public key {text[:64]!r}: expected U and 55 letters or digits of base 32")
+
+
+def invitation_of(public_key: str) -> str:
+    """The name of the invitation with this one-time key; part of its user's name on the bus."""
+    return public_key[-INVITATION_LENGTH:].lower()
 
 
 class JoinHost(Command, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,6 +70,34 @@ class RemoveHost(Command, frozen=True, kw_only=True):
     host: Token
 
 
+class InviteHost(Command, frozen=True, kw_only=True):
+    """Let one host join within `ttl_s` seconds: whoever signs with the one-time key may send `AdmitHost`, once."""
+
+    tenant: Token
+    public_key: str
+    ttl_s: int = 3600
+
+    def __post_init__(self) -> None:
+        check_public_key(self.public_key)
+        if not INVITATION_S_MIN <= self.ttl_s <= INVITATION_S_MAX:
+            raise ValueError(f"an invitation of {self.ttl_s} s: expected {INVITATION_S_MIN} to {INVITATION_S_MAX}")
+
+
+class AdmitHost(Command, frozen=True, kw_only=True):
+    """Let a host in with a key of its own. Sent by `netplugin join` as the one-time user that its token holds."""
+
+    tenant: Token
+    host: Token
+    public_key: str
+    machine_id: str
+
+    def __post_init__(self) -> None:
+        check_token("host name", self.host)
+        check_public_key(self.public_key)
+        if not _is_machine_id(self.machine_id):
+            raise ValueError(f"machine id {self.machine_id[:64]!r}: expected 32 hexadecimal digits (machine-id(5))")
+
+
 class GetHost(Command, frozen=True, kw_only=True):
     """Ask for one host."""
 
@@ -74,8 +123,25 @@ class HostJoined(Event, frozen=True, kw_only=True, omit_defaults=True):
     uplinks: tuple[str, ...] = ()
 
 
+class HostInvited(Event, frozen=True, kw_only=True):
+    """A host may join with this one-time key until then (nanoseconds of Unix time, the deciding actor's clock)."""
+
+    invitation: str
+    public_key: str
+    expires_at_ns: int
+
+
+class HostAdmitted(Event, frozen=True, kw_only=True):
+    """Whoever signs with this key is the host of that name: its machine, by /etc/machine-id. The invitation is used."""
+
+    host: str
+    public_key: str
+    machine_id: str
+    invitation: str
+
+
 class HostRemoved(Event, frozen=True, kw_only=True):
-    """The host is no member any more."""
+    """The host is no member any more; the key it was admitted with is worth nothing."""
 
     host: str
 

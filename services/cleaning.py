@@ -21,7 +21,7 @@ from pathlib import Path
 import pyroute2
 import structlog
 
-from . import nats_server, open_vswitch, processes
+from . import bus_file, cluster, nats_server, open_vswitch, processes
 from .daemon import CLIENT_FILE, PIDS_DIR, SOURCE_DIR
 from .open_vswitch import OpenVSwitch
 from .runtime.config import ACTORS, Config
@@ -35,7 +35,7 @@ SHIELD_TABLE = "netplugin"  # host_actor/drivers/ovs_shield.py: TABLE
 RUN_FILES = (CLIENT_FILE, nats_server.CONFIG_FILE, PIDS_DIR, "ovs", LOCK_FILE, *ACTORS)
 UPLINKS = "uplinks"  # host_actor/uplink_record.py: FOLDER
 STATE_FILES = ("ovs", UPLINKS)
-PURGED_FILES = ("jetstream", "keys", LOCK_FILE, *ACTORS)
+PURGED_FILES = ("jetstream", "keys", cluster.FILE, cluster.TLS_DIR, bus_file.FILE, LOCK_FILE, *ACTORS)
 
 log = structlog.get_logger()
 

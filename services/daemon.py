@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from . import child_logs, metrics_http, nats_server, open_vswitch, readiness, service_notice
+from . import admissions, child_logs, metrics_http, nats_server, open_vswitch, readiness, service_notice
+from .admissions import Admissions
 from .metrics_http import MetricsServer
 from .nats_server import NatsServer
 from .open_vswitch import OpenVSwitch
@@ -82,7 +84,9 @@ class Daemon:
             asyncio.TaskGroup() as tasks,
         ):
             if config.nats is None:
-                await self._start_server(supervisor)
+                server = await self._start_server(supervisor)
+                if server.cluster:
+                    tasks.create_task(self._let_hosts_in(supervisor, server), name="let hosts in")
                 tasks.create_task(self._restart_when_disk_has_space(supervisor), name="watch disk")
             if "host" in config.actors:
                 config = await self._with_switch(config, tasks)
@@ -93,7 +97,7 @@ class Daemon:
             self._say_ready()
             await asyncio.Event().wait()  # until cancelled
 
-    async def _start_server(self, supervisor: Supervisor) -> None:
+    async def _start_server(self, supervisor: Supervisor) -> NatsServer:
         config = self._config
         self._server = NatsServer(config.state_dir, config.run_dir, config.host)
         member = self._server.cluster
@@ -105,6 +109,19 @@ class Daemon:
         facts = {"servers": sorted(member.servers), "replicas": member.replicas} if member else {}
         durability = "fsync on every write"
         log.info("nats-server-ready", url=self._server.url, version=version, durability=durability, **facts)
+        return self._server
+
+    async def _let_hosts_in(self, supervisor: Supervisor, server: NatsServer) -> None:
+        """Whoever joins is let in by our server, and whoever is removed no more. Never returns."""
+        credentials = identity.seed_file(self._config.keys_dir, identity.DAEMON)
+        options = nats_bus.Options(urls=server.urls, user=identity.DAEMON, credentials=credentials, ca=server.ca)
+
+        def changed(known: Admissions) -> None:
+            if server.let_in(known):
+                supervisor.signal(nats_server.NAME, signal.SIGHUP)
+                log.info("users-changed", hosts=sorted(known.admitted), invitations=len(known.invited))
+
+        await admissions.follow(options, changed)
 
     async def _with_switch(self, config: Config, tasks: asyncio.TaskGroup) -> Config:
         """The configuration with the run directory of an Open vSwitch that serves."""

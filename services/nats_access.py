@@ -35,6 +35,7 @@ SYS = "SYS"
 _STREAMS = (subjects.JOURNAL_STREAM, subjects.STATE_STREAM, subjects.AUDIT_STREAM)
 _SERVICES = f"{subjects.SERVICES}.>"
 _COMMANDS = f"{subjects.COMMANDS}.>"
+_SHOWN = ("endpoint", "network", "host")
 _STATISTICS = f"{subjects.ROOT}.stat"
 _DISCOVERY = "$SRV.>"
 _PORT_REPORTS = f"{subjects.EVENTS}.*.port.*.*"
@@ -65,6 +66,9 @@ _READ_MANY = tuple(
     for subject in ("$JS.API.CONSUMER.MSG.NEXT.{}.*", "$JS.API.DIRECT.GET.{}", "$JS.API.DIRECT.GET.{}.>")
 )
 _READ = _READ_ONE + _READ_MANY
+_READ_JOURNAL = tuple(
+    subject for subject in _READ if subjects.STATE_STREAM not in subject and subjects.AUDIT_STREAM not in subject
+)
 
 
 class Rights(msgspec.Struct, frozen=True):
@@ -78,6 +82,8 @@ class Rights(msgspec.Struct, frozen=True):
 def rights_of(user: str) -> Rights:
     """The rights of a user of `identity`. Raises: ValueError for a user that is none."""
     inbox = f"{identity.inbox_prefix(user)}.>"
+    if user.startswith(identity.JOIN_PREFIX):
+        return Rights((subjects.command(subjects.FABRIC, "host", "admit"),), (inbox,))
     if user.startswith(identity.HOST_PREFIX):
         return _host_rights(user.removeprefix(identity.HOST_PREFIX), inbox)
     match user:
@@ -89,7 +95,7 @@ def rights_of(user: str) -> Rights:
         case identity.VIEWER:
             return Rights((_DISCOVERY, *_READ), (inbox, subjects.ALL_EVENTS, f"{_STATISTICS}.>"))
         case identity.DAEMON:
-            return Rights((_DISCOVERY, "$JS.API.INFO"), (inbox,))
+            return Rights((_DISCOVERY, *_READ_JOURNAL), (inbox,))
         case identity.IPAM:
             records = (subjects.EVENTS, subjects.AUDIT, subjects.RULES, subjects.SNAPSHOTS, subjects.COMMANDS)
             journal = ("$JS.API.>", "$JS.ACK.>", "$JS.FC.>")
@@ -99,9 +105,8 @@ def rights_of(user: str) -> Rights:
 
 def _host_rights(host: str, inbox: str) -> Rights:
     asks = (
-        *(f"{subjects.COMMANDS}.*.endpoint.{verb}" for verb in ("bind", "detach", "get", "list")),
-        *(f"{subjects.COMMANDS}.*.network.{verb}" for verb in ("get", "list")),
-        f"{subjects.COMMANDS}.*.host.*",
+        *(f"{subjects.COMMANDS}.*.{what}.{verb}" for what in _SHOWN for verb in ("get", "list")),
+        f"{subjects.COMMANDS}.*.host.join",
         "$SRV.PING.*",
     )
     reports = (subjects.port_event("*", host, "*"), f"{subjects.PORTS}.{host}.>", f"{_STATISTICS}.{host}")

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from . import cluster, nats_access, nats_keys
+from . import admissions, cluster, nats_access, nats_keys
+from .admissions import Admissions
 from .cluster import Cluster
 from .nats_keys import make_keys
 from .runtime import identity
@@ -59,6 +60,7 @@ class NatsServer:
         self.cluster = cluster.read(state_dir)
         self._ports: Ports | None = None
         self._has_served = False
+        self._users: dict[str, str] = {}
 
     @property
     def ports(self) -> Ports:
@@ -112,16 +114,35 @@ class NatsServer:
         if not self._has_served:
             self._ports = choose_ports(self.cluster)
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        file = self.run_dir / CONFIG_FILE
-        file.write_text(configuration(self.ports, self.state_dir, self.host, public_keys, self.cluster))
+        file = self._configure(public_keys)
         return Invocation((binary, "--config", str(file)), {"PATH": os.environ.get("PATH", os.defpath)})
+
+    def _configure(self, public_keys: dict[str, str]) -> Path:
+        """The configuration file, which lets these users in."""
+        file = self.run_dir / CONFIG_FILE
+        text = configuration(self.ports, self.state_dir, self.host, public_keys, self.cluster)
+        nats_keys.write(file, text.encode(), mode=0o644)
+        self._users = public_keys
+        return file
+
+    def let_in(self, known: Admissions) -> bool:
+        """Those who have joined are kept, and in the configuration; whether that changed, and is to be reloaded."""
+        assert self.cluster is not None, "only a cluster can be joined"
+        admissions.save(self.keys_dir, known)
+        users = known.users(self.cluster.users, admissions.now_ns())
+        if users == self._users:
+            return False
+        nats_keys.write_principals(self.keys_dir, users)
+        self._configure(users)
+        return True
 
     def _public_keys(self) -> dict[str, str]:
         """Everybody's public key by name, which `principals.json` says too."""
         if self.cluster is None:
             return make_keys(self.keys_dir, (*cluster.SHARED_USERS, identity.host_user(self.host)))
-        nats_keys.write_principals(self.keys_dir, self.cluster.users)
-        return self.cluster.users
+        users = admissions.load(self.keys_dir).users(self.cluster.users, admissions.now_ns())
+        nats_keys.write_principals(self.keys_dir, users)
+        return users
 
     def is_ready_line(self, line: str) -> bool:
         """Whether a line of its log says that it serves; from then on it keeps its ports."""

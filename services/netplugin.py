@@ -24,7 +24,7 @@ from .runtime.version import VERSION
 from .state_lock import AlreadyRunning, StateLock
 
 # `netplugin WORD ...` is `run` of that module, which is imported then: none pays for what the others need.
-SUBCOMMANDS: Mapping[str, str] = {"init": "init_command", "lab": "lab.command"}
+SUBCOMMANDS: Mapping[str, str] = {"init": "init_command", "join": "join_command", "lab": "lab.command"}
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 

@@ -129,6 +129,11 @@ class Supervisor:
         """How often each program was started."""
         return {name: keeper.starts for name, keeper in self._keepers.items()}
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """The program in its present life has been sent the signal; between two lives nothing happens."""
+        if process := self._keepers[name].process:
+            processes.send(process, number)
+
     def pid(self, name: str) -> int | None:
         """The program's pid in its present life; None between two."""
         process = self._keepers[name].process

@@ -50,6 +50,7 @@ class World:
         self.state: State = IPAM.new_state()
         self.journal: list[Line] = []
         self.now_ns = START_NS
+        self.sender = Origin("tester")
         self._stamps = 0
         for host in hosts:
             self.do(JoinHost(tenant="fabric", host=host, driver="ovs", datapath="netdev", version="0"))
@@ -57,7 +58,7 @@ class World:
     def stamp(self) -> Stamp:
         self._stamps += 1
         entropy = blake2b(self._stamps.to_bytes(8), digest_size=16).digest()
-        return Stamp(self.now_ns, f"command-{self._stamps}", Origin("tester"), entropy)
+        return Stamp(self.now_ns, f"command-{self._stamps}", self.sender, entropy)
 
     def decide(self, command: Command) -> Decision:
         """What the command comes to; every fact is in an aggregate that `writes` had named."""

@@ -13,7 +13,7 @@ from messages.endpoint import (
     GetEndpoint,
     ListEndpoints,
 )
-from messages.host import GetHost, JoinHost, ListHosts, RemoveHost
+from messages.host import AdmitHost, GetHost, InviteHost, JoinHost, ListHosts, RemoveHost
 from messages.intent import ApplyIntent
 from messages.ipam import ShowIpam
 from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetworks, SetNetwork
@@ -31,7 +31,7 @@ from .endpoint import (
     get_endpoint,
     list_endpoints,
 )
-from .host import get_host, join_host, list_hosts, remove_host
+from .host import admit_host, get_host, invite_host, join_host, list_hosts, remove_host
 from .intent import apply_intent
 from .ipam import show_ipam
 from .network import create_network, delete_network, get_network, list_networks, set_network
@@ -62,6 +62,8 @@ HANDLERS: Mapping[type[Command], Callable[[State, Any, Stamp], Decision]] = {
     ListEndpoints: list_endpoints,
     JoinHost: join_host,
     RemoveHost: remove_host,
+    InviteHost: invite_host,
+    AdmitHost: admit_host,
     GetHost: get_host,
     ListHosts: list_hosts,
     ApplyIntent: apply_intent,

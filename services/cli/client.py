@@ -49,7 +49,7 @@ class Client:
         if self._is_connected:
             return
         try:
-            self.wire.connect(self.deadline)
+            self._connect()
             for subject in self._followed:
                 self.wire.subscribe(subject)
         except Unreachable as fault:
@@ -59,6 +59,15 @@ class Client:
                 UNREACHABLE, f"the server at {', '.join(self.server.urls)} does not let us in: {fault}; check --creds"
             ) from None
         self._is_connected = True
+
+    def _connect(self) -> None:
+        try:
+            self.wire.connect(self.deadline)
+        except Rejected:
+            if not self.wire.has_others:
+                raise
+            time.sleep(RETRY_S)  # while a server of a cluster learns who has joined it knows nobody for a moment
+            self.wire.connect(self.deadline)
 
     def close(self) -> None:
         """Nothing is open any more."""

@@ -74,6 +74,7 @@ class Wire:
         Raises: Unreachable, Rejected.
         """
         faults: list[str] = []
+        rejected: Rejected | None = None
         urls = self._server.urls
         each_s = CONNECT_TIMEOUT_S if len(urls) == 1 else CONNECT_TIMEOUT_OF_SEVERAL_S
         for url in (*urls[self._next_url :], *urls[: self._next_url]):
@@ -82,12 +83,14 @@ class Wire:
             except (OSError, Unreachable) as fault:
                 self.close()
                 faults.append(f"{_without_password(url)}: {_cause(fault)}")
-            except Rejected:
+            except Rejected as fault:  # another one may know us: who has just joined is not known everywhere at once
                 self.close()
-                raise
+                rejected = rejected or fault
             else:
                 self._next_url = urls.index(url)
                 return
+        if rejected is not None:
+            raise rejected
         raise Unreachable("; ".join(faults))
 
     @property

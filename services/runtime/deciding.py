@@ -39,7 +39,7 @@ async def run_deciding_actor(definition: Definition[StateT], settings: Config) -
             JetStreamJournal(bus),
             JetStreamSnapshots(bus),
             clock,
-            None if settings.unverified_identity else identity.principals(settings.keys_dir),
+            None if settings.unverified_identity else identity.Principals(settings.keys_dir),
             host=settings.host,
         )
         if settings.metrics:

@@ -17,6 +17,8 @@ GATEWAYS = (ip_address("11.1.1.254"), ip_address("fd00:1::fe"))
 RANGES = (parse_range("11.1.1.10-11.1.1.20"), parse_range("fd00:1::a"))
 MAC = "02:00:00:00:00:01"
 ID = "abcdefghijklmnop"
+PUBLIC_KEY = "U" + "A" * 55
+MACHINE_ID = "0123456789abcdef" * 2
 PORT: dict[str, Any] = {"tenant": "acme", "network": "web", "endpoint": ID, "name": "web1", "host": "h1", "epoch": 17}
 
 TENANT_VIEW = tenant.TenantView(
@@ -136,6 +138,8 @@ COMMANDS: tuple[msgspec.Struct, ...] = (
     endpoint.ListEndpoints(tenant="acme", network="web"),
     host.JoinHost(tenant="fabric", host="h1", driver="ovs", datapath="netdev", version="0.1.0", bridge="vlanBr"),
     host.RemoveHost(tenant="fabric", host="h1"),
+    host.InviteHost(tenant="fabric", public_key=PUBLIC_KEY, ttl_s=600),
+    host.AdmitHost(tenant="fabric", host="h1", public_key=PUBLIC_KEY, machine_id=MACHINE_ID),
     host.GetHost(tenant="fabric", host="h1"),
     host.ListHosts(tenant="fabric"),
     intent.ApplyIntent(
@@ -220,6 +224,8 @@ EVENTS: tuple[msgspec.Struct, ...] = (
     segment.SegmentReleased(encap="vlan", tag=12),
     host.HostJoined(host="h1", driver="ovs", datapath="netdev", version="0.1.0", bridge="vlanBr"),
     host.HostRemoved(host="h1"),
+    host.HostInvited(invitation="abcdefghijkl", public_key=PUBLIC_KEY, expires_at_ns=1_800_000_000_000_000_000),
+    host.HostAdmitted(host="h1", public_key=PUBLIC_KEY, machine_id=MACHINE_ID, invitation="abcdefghijkl"),
 )
 REPLIES: tuple[tuple[str, msgspec.Struct], ...] = (
     ("accepted", replies.Accepted(seq=18, object=ENDPOINT_VIEW)),

@@ -44,10 +44,15 @@ class Host:
 
     # -- the daemon
 
+    @staticmethod
+    def program(module: str) -> tuple[str, ...]:
+        """How one of our programs is started."""
+        return (sys.executable, "-m", module)
+
     def command(self, *flags: str) -> tuple[str, ...]:
         """How the daemon is started with its directories and `flags`."""
         own = ("--state-dir", str(self.state_dir), "--run-dir", str(self.run_dir), "--host", self.name)
-        program = (sys.executable, "-m", "services.netplugin")
+        program = self.program("services.netplugin")
         return self.namespace.command(*program, *own, "--actors", self.actors, *self.flags, *flags)
 
     @property
@@ -58,10 +63,10 @@ class Host:
 
     def start(self) -> dict[str, Any]:
         """What READY says, once it has been said."""
-        self._launch()
+        self.launch()
         return self.until_ready()
 
-    def _launch(self) -> None:
+    def launch(self) -> None:
         environment = {**os.environ}
         environment.pop("OVS_RUNDIR", None)
         self._process = subprocess.Popen(

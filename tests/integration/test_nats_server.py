@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 CREATE = "np.v1.cmd.acme.network.create"
 DELETE = "np.v1.cmd.acme.network.delete"
-BIND = "np.v1.cmd.acme.endpoint.bind"
+ASKED = "np.v1.cmd.acme.endpoint.get"  # what a host may ask
 CREATED = "np.v1.evt.acme.net.web.created._"
 
 
@@ -86,7 +86,7 @@ async def test_a_header_forged_twice_or_without_a_reply_is_replaced_too(nats_ser
     actor = EchoActor(ipam)
     await actor.start()
     lines = b'NATS/1.0\r\nNats-Request-Info: {"user":"E1"}\r\nNats-Request-Info: {"user":"E2"}\r\n\r\n'
-    await host._send_command(b"HPUB %s %d %d\r\n%s\r\n" % (BIND.encode(), len(lines), len(lines) + 1, lines + b"x"))
+    await host._send_command(b"HPUB %s %d %d\r\n%s\r\n" % (ASKED.encode(), len(lines), len(lines) + 1, lines + b"x"))
     await settled(host, ipam)
     assert nats_server.principals[actor.sender()["user"]] == "host-h1"
     await host.close()
@@ -138,6 +138,8 @@ async def test_nobody_gets_in_without_a_key(nats_server: RunningNats) -> None:
         ("ipam", "np.v1.svc.acme.network.create"),
         ("host-h1", CREATE),
         ("host-h1", CREATED),
+        *(("host-h1", f"np.v1.cmd.acme.endpoint.{verb}") for verb in ("create", "attach", "bind", "detach", "delete")),
+        *(("host-h1", f"np.v1.cmd.fabric.host.{verb}") for verb in ("invite", "admit", "remove", "drain")),
         ("host-h1", "np.v1.evt.acme.port.h2.bound"),
         ("host-h1", "np.v1.port.h2.acme.e1"),
         ("host-h1", "np.v1.host.h2.inspect"),
@@ -146,7 +148,8 @@ async def test_nobody_gets_in_without_a_key(nats_server: RunningNats) -> None:
         ("viewer", "np.v1.evt.acme.port.h1.bound"),
         ("viewer", "np.v1.host.h1.inspect"),
         ("daemon", CREATE),
-        ("daemon", "$JS.API.CONSUMER.CREATE.NP_JOURNAL.x"),
+        ("daemon", "$JS.API.CONSUMER.CREATE.NP_AUDIT.x"),
+        ("daemon", "$JS.API.STREAM.CREATE.NP_JOURNAL"),
     ],
 )
 async def test_publishing_what_is_not_one_s_own_is_refused(nats_server: RunningNats, user: str, subject: str) -> None:
@@ -227,7 +230,7 @@ async def test_no_answer_can_be_made_to_land_where_its_asker_may_not_publish(
     await actor.start()
     await ipam.jetstream().publish(CREATED, b"{}")
     before = await stored(ipam)
-    await host.publish(BIND, b"x", reply=target)
+    await host.publish(ASKED, b"x", reply=target)
     await viewer.publish("$JS.API.DIRECT.GET.NP_JOURNAL", b'{"seq": 1}', reply=target)
     await host.publish("$JS.API.STREAM.INFO.NP_JOURNAL", b"", reply=target)
     await settled(host, viewer, ipam)

@@ -6,7 +6,7 @@ from messages import subjects
 from services import nats_access
 from services.runtime import identity
 
-USERS = ("operator", "viewer", "daemon", "ipam", "host-h1")
+USERS = ("operator", "viewer", "daemon", "ipam", "host-h1", "join-abc")
 
 
 def test_nobody_may_publish_where_only_the_server_delivers() -> None:
@@ -26,6 +26,17 @@ def test_a_host_speaks_for_itself_alone() -> None:
     rights = nats_access.rights_of("host-h1").publish
     assert {s for s in rights if s.startswith(subjects.EVENTS)} == {"np.v1.evt.*.port.h1.*"}
     assert {s for s in rights if s.startswith(f"{subjects.PORTS}.")} == {"np.v1.port.h1.>"}
+
+
+def test_a_host_asks_for_nothing_that_changes_another() -> None:
+    commands = {s for s in nats_access.rights_of("host-h1").publish if s.startswith(subjects.COMMANDS)}
+    assert {s.rpartition(".")[2] for s in commands} == {"get", "list", "join"}
+
+
+def test_who_holds_a_token_may_ask_to_be_let_in_and_nothing_else() -> None:
+    rights = nats_access.rights_of("join-abc")
+    assert rights.publish == ("np.v1.cmd.fabric.host.admit",)
+    assert rights.subscribe == ("_INBOX.join-abc.>",)
 
 
 def test_a_user_that_is_none_has_no_rights_to_ask_for() -> None:
