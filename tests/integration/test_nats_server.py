@@ -234,7 +234,7 @@ async def test_no_answer_can_be_made_to_land_where_its_asker_may_not_publish(
     await viewer.publish("$JS.API.DIRECT.GET.NP_JOURNAL", b'{"seq": 1}', reply=target)
     await host.publish("$JS.API.STREAM.INFO.NP_JOURNAL", b"", reply=target)
     await settled(host, viewer, ipam)
-    assert [message.subject for message in actor.seen] == ["np.v1.svc.acme.endpoint.bind"]
+    assert [message.subject for message in actor.seen] == ["np.v1.svc.acme.endpoint.get"]
     assert await stored(ipam) == before
     for client in (host, viewer, ipam):
         await client.close()
