@@ -290,7 +290,7 @@ async def test_discovery_reaches_actors_of_both_accounts(nats_server: RunningNat
             await client.publish(message.reply, name)
 
         await client.subscribe("$SRV.PING", cb=answer)
-        await client.flush()
+        await settled(client)
     inbox = daemon.new_inbox()
     answers = await daemon.subscribe(inbox)
     await daemon.publish("$SRV.PING", b"", reply=inbox)
