@@ -86,7 +86,9 @@ def _apply_tenant(tenant: TenantAggregate, event: _TenantEvent, seq: int) -> Non
     match event:
         case TenantCreated():
             assert tenant.record is None, f"tenant {event.tenant} is created twice"
-            tenant.record = TenantRecord(event.subnet_pool, event.subnet_length, event.vlans, event.vnis)
+            tenant.record = TenantRecord(
+                event.subnet_pool, event.subnet_length, event.vlans, event.vnis, event.is_routing
+            )
         case TenantChanged():
             assert tenant.record is not None, "the tenant does not exist"
             tenant.record = replace(
@@ -161,6 +163,7 @@ def _apply_network(network: NetworkAggregate, event: _NetworkEvent, seq: int) ->
             event.mtu_bytes,
             event.ranges,
             event.excluded,
+            event.is_routed,
         )
         for subnet in event.subnets:
             _reserve(network, subnet, event.gateways)

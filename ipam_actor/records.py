@@ -21,6 +21,7 @@ class TenantRecord(Struct, frozen=True):
     subnet_length: int
     vlans: str = ""
     vnis: str = ""
+    is_routing: bool = False
 
 
 DEFAULT_TENANT_RECORD = TenantRecord(ip_network(SUBNET_POOL), SUBNET_LENGTH)
@@ -41,6 +42,7 @@ class NetworkRecord(Struct, frozen=True):
     mtu_bytes: int
     ranges: tuple[AddressRange, ...] = ()
     excluded: tuple[AddressRange, ...] = ()
+    is_routed: bool = False
 
 
 class Binding(Struct, frozen=True):

@@ -31,6 +31,7 @@ def tenant_view(name: str, tenant: TenantAggregate, record: TenantRecord) -> Ten
             subnet_length=record.subnet_length,
             vlans=record.vlans,
             vnis=record.vnis,
+            routing=record.is_routing,
         ),
         status=TenantStatus(state="active", networks=tuple(sorted(tenant.networks)), seq=tenant.seq),
     )
@@ -50,6 +51,7 @@ def network_view(network: FoundNetwork) -> NetworkView:
             gateways=record.gateways,
             ranges=record.ranges,
             exclude=record.excluded,
+            routing=record.is_routed,
         ),
         status=NetworkStatus(
             state="active",

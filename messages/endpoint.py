@@ -137,6 +137,7 @@ class EndpointBound(Event, frozen=True, kw_only=True, omit_defaults=True):
     mtu_bytes: int
     is_new: bool = False
     asked: tuple[Address, ...] = ()
+    is_routed: bool = False
     pool: str = ""
 
 

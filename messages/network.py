@@ -26,6 +26,8 @@ class CreateNetwork(Command, frozen=True, kw_only=True):
     address
     makes it adopt the /24, or /64, around it). `ranges`: in a subnet that has some, addresses are chosen from these
     alone; an endpoint may still ask for another. `exclude`: no endpoint ever has these. Both lie in `subnets`.
+    `routing`: whether the tenant's other networks that route are reached through its gateways (left out: what the
+    tenant says); a subnet without a gateway then gets its first address as one.
     """
 
     tenant: Token
@@ -36,6 +38,7 @@ class CreateNetwork(Command, frozen=True, kw_only=True):
     gateways: tuple[Address, ...] = ()
     ranges: tuple[AddressRange, ...] = ()
     exclude: tuple[AddressRange, ...] = ()
+    routing: bool | None = None
 
     def __post_init__(self) -> None:
         check_tenant(self.tenant)
@@ -119,6 +122,7 @@ class NetworkCreated(Event, frozen=True, kw_only=True, omit_defaults=True):
     mtu_bytes: int = 1500
     ranges: tuple[AddressRange, ...] = ()
     excluded: tuple[AddressRange, ...] = ()
+    is_routed: bool = False
 
 
 class AddressingChanged(Event, frozen=True, kw_only=True):
@@ -158,6 +162,7 @@ class NetworkSpec(Part, frozen=True, kw_only=True):
     gateways: tuple[Address, ...]
     ranges: tuple[AddressRange, ...] = ()
     exclude: tuple[AddressRange, ...] = ()
+    routing: bool = False
 
 
 class NetworkStatus(Part, frozen=True, kw_only=True):

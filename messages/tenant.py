@@ -12,13 +12,17 @@ SUBNET_LENGTH = 24
 
 
 class CreateTenant(Command, frozen=True, kw_only=True):
-    """Bring a tenant into being. Ranges left out mean all the fabric has; the pool left out is 11.0.0.0/8 in /24s."""
+    """Bring a tenant into being. Ranges left out mean all the fabric has; the pool left out is 11.0.0.0/8 in /24s.
+
+    `routing`: whether its networks reach each other through their gateways, unless one of them says otherwise.
+    """
 
     tenant: Token
     subnet_pool: Network | None = None
     subnet_length: int | None = None
     vlans: str | None = None
     vnis: str | None = None
+    routing: bool | None = None
 
     def __post_init__(self) -> None:
         check_tenant(self.tenant)
@@ -76,7 +80,7 @@ class ListTenants(Command, frozen=True, kw_only=True):
     """Ask for all tenants. Sent with the tenant token `fabric`."""
 
 
-class TenantCreated(Event, frozen=True, kw_only=True):
+class TenantCreated(Event, frozen=True, kw_only=True, omit_defaults=True):
     """The tenant exists, with these pools. Empty ranges mean all that the fabric has."""
 
     tenant: str
@@ -84,6 +88,7 @@ class TenantCreated(Event, frozen=True, kw_only=True):
     subnet_length: int
     vlans: str = ""
     vnis: str = ""
+    is_routing: bool = False
 
 
 class TenantChanged(Event, frozen=True, kw_only=True):
@@ -130,6 +135,7 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     subnet_length: int
     vlans: str
     vnis: str
+    routing: bool = False
 
 
 class TenantStatus(Part, frozen=True, kw_only=True):

@@ -229,6 +229,7 @@ def _bound(found: FoundNetwork, endpoint: EndpointRecord, host: str, container: 
         is_new=is_new,
         asked=endpoint.asked if is_new else (),
         pool=endpoint.pool if is_new else "",
+        is_routed=found.record.is_routed,
     )
     return facts.of_network(found.tenant, found.name, event, host)
 

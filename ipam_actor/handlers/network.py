@@ -6,6 +6,8 @@ tenant's (no two subnets overlap), the fabric's segments (no tag twice), its own
 
 from __future__ import annotations
 
+from itertools import count
+
 from messages.addresses import Address, AddressRange, Network
 from messages.names import RESERVED_TENANT
 from messages.network import (
@@ -30,7 +32,7 @@ from ..pools import check_subnet_free, check_tag_free, choose_subnet, choose_tag
 from ..records import NetworkRecord, Owner, TenantRecord
 from ..state import HostAggregate, State, TenantAggregate
 from ..views import network_view
-from .tenant import tenant_created
+from .tenant import on_or_off, tenant_created
 
 VLAN_MTU_BYTES = 1500
 VXLAN_MTU_BYTES = 1450  # where no host has said what its underlay carries
@@ -42,7 +44,7 @@ def create_network(state: State, command: CreateNetwork, stamp: Stamp) -> Decisi
     """Take a tag and subnets, and bring the network into being. Idempotent: what is left out agrees with what is there.
 
     Refuses: `unknown-tenant`, `network-exists`, `subnet-overlaps`, `pool-exhausted`, `gateway-outside-subnet`,
-    `gateway-reserved`, `tag-in-use`, `tag-out-of-range`, `tag-resting`, `tags-exhausted`.
+    `gateway-reserved`, `subnet-needed`, `tag-in-use`, `tag-out-of-range`, `tag-resting`, `tags-exhausted`.
     """
     tenant, record = require_tenant(state, command.tenant)
     show = GetNetwork(tenant=command.tenant, network=command.network)
@@ -54,11 +56,46 @@ def create_network(state: State, command: CreateNetwork, stamp: Stamp) -> Decisi
     subnets = _subnets_for(tenant, record, command)
     for gateway in command.gateways:
         _check_gateway(gateway, subnets)
+    is_routed = _is_routed(command, record, subnets)
+    gateways = _with_gateways(command.gateways, subnets) if is_routed else command.gateways
     tag = _tag_for(state, record, command, stamp.at_ns)
     created: tuple[Fact, ...] = ()
     if tenant.record is None:
         created = (facts.of_tenant(command.tenant, tenant_created(command.tenant, record)),)
-    return Decision((*created, *_facts_of(command, tag, subnets, _mtu_bytes(state.hosts, command.encap))), show)
+    event = NetworkCreated(
+        tenant=command.tenant,
+        network=command.network,
+        encap=command.encap,
+        tag=tag,
+        is_tag_chosen=command.tag is None,
+        subnets=subnets,
+        gateways=gateways,
+        mtu_bytes=_mtu_bytes(state.hosts, command.encap),
+        ranges=ordered(command.ranges),
+        excluded=ordered(command.exclude),
+        is_routed=is_routed,
+    )
+    return Decision((*created, *_facts_of(event)), show)
+
+
+def _is_routed(command: CreateNetwork, tenant: TenantRecord, subnets: tuple[Network, ...]) -> bool:
+    """Whether the network routes: as asked, else as its tenant does, where it has a subnet. Refuses:
+    `subnet-needed`.
+    """
+    if command.routing and not subnets:
+        raise Rejection("subnet-needed", f"network {command.network} cannot route without a subnet: give it one")
+    return bool(subnets) and (tenant.is_routing if command.routing is None else command.routing)
+
+
+def _with_gateways(gateways: tuple[Address, ...], subnets: tuple[Network, ...]) -> tuple[Address, ...]:
+    """The gateways; of a family that has none, the first address of its first subnet that an endpoint could have."""
+    found = list(gateways)
+    for subnet in subnets:
+        if all(gateway.version != subnet.version for gateway in found):
+            reserved = reserved_in(subnet)
+            first = next(place for place in count(int(subnet.network_address)) if place not in reserved)
+            found.append(subnet.network_address + (first - int(subnet.network_address)))
+    return tuple(found)
 
 
 def _mtu_bytes(hosts: HostAggregate, encap: Encap) -> int:
@@ -73,27 +110,12 @@ def _mtu_bytes(hosts: HostAggregate, encap: Encap) -> int:
     return min([*left, ENDPOINT_MTU_MAX]) if left else VXLAN_MTU_BYTES
 
 
-def _facts_of(command: CreateNetwork, tag: int, subnets: tuple[Network, ...], mtu_bytes: int) -> tuple[Fact, ...]:
-    tenant, network = command.tenant, command.network
+def _facts_of(event: NetworkCreated) -> tuple[Fact, ...]:
+    tenant, network = event.tenant, event.network
     return (
-        facts.of_tenant(tenant, NetworkAdded(network=network, subnets=subnets)),
-        facts.of_segments(SegmentTaken(encap=command.encap, tag=tag, tenant=tenant, network=network)),
-        facts.of_network(
-            tenant,
-            network,
-            NetworkCreated(
-                tenant=tenant,
-                network=network,
-                encap=command.encap,
-                tag=tag,
-                is_tag_chosen=command.tag is None,
-                subnets=subnets,
-                gateways=command.gateways,
-                mtu_bytes=mtu_bytes,
-                ranges=ordered(command.ranges),
-                excluded=ordered(command.exclude),
-            ),
-        ),
+        facts.of_tenant(tenant, NetworkAdded(network=network, subnets=event.subnets)),
+        facts.of_segments(SegmentTaken(encap=event.encap, tag=event.tag, tenant=tenant, network=network)),
+        facts.of_network(tenant, network, event),
     )
 
 
@@ -151,6 +173,8 @@ def _check_same(command: CreateNetwork, found: NetworkRecord) -> None:
     ):
         if asked_ranges and set(asked_ranges) != set(having):
             differing.append(f"{noun} are {_listed(having)}, asked for {_listed(asked_ranges)}")
+    if command.routing not in (None, found.is_routed):
+        differing.append(f"routing is {on_or_off(found.is_routed)}, asked for {on_or_off(bool(command.routing))}")
     if differing:
         raise Rejection(
             "network-exists", f"network {command.network} exists with other parameters: {'; '.join(differing)}"

@@ -40,6 +40,7 @@ def tenant_created(tenant: str, record: TenantRecord) -> TenantCreated:
         subnet_length=record.subnet_length,
         vlans=record.vlans,
         vnis=record.vnis,
+        is_routing=record.is_routing,
     )
 
 
@@ -61,6 +62,7 @@ def create_tenant(state: State, command: CreateTenant, _stamp: Stamp) -> Decisio
             ("subnet length", command.subnet_length, found.subnet_length, wanted.subnet_length),
             ("vlans", command.vlans, found.vlans, wanted.vlans),
             ("vnis", command.vnis, found.vnis, wanted.vnis),
+            ("routing", command.routing, on_or_off(found.is_routing), on_or_off(wanted.is_routing)),
         )
         if is_asked is not None and having != asking
     ]
@@ -80,6 +82,7 @@ def _record_of(command: CreateTenant) -> TenantRecord:
         length,
         format_ranges(parse_ranges(command.vlans, "vlans", VLANS)) if command.vlans is not None else "",
         format_ranges(parse_ranges(command.vnis, "vnis", VNIS)) if command.vnis is not None else "",
+        bool(command.routing),
     )
 
 
@@ -119,6 +122,11 @@ def set_tenant(state: State, command: SetTenant, _stamp: Stamp) -> Decision:
 
 def _ranges(text: str, noun: str, within: range) -> str:
     return format_ranges(parse_ranges(text, noun, within)) if text else ""
+
+
+def on_or_off(is_on: bool) -> str:  # noqa: FBT001  (a word for it)
+    """How a switch is written."""
+    return "on" if is_on else "off"
 
 
 def delete_tenant(state: State, command: DeleteTenant, _stamp: Stamp) -> Decision:

@@ -12,7 +12,7 @@ from messages.network import CreateNetwork, DeleteNetwork, GetNetwork, ListNetwo
 from . import output
 from .exits import wrong_usage
 from .following import watch_views
-from .options import several
+from .options import several, switched
 from .verbs import Session, Verb, message, number, show_changed, show_item, show_list
 
 TITLES = ("TENANT", "NAME", "STATE", "ENCAP", "TAG", "SUBNETS", "GATEWAYS", "MTU", "ENDPOINTS")
@@ -46,6 +46,9 @@ def _create_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--encap", choices=("vlan", "vxlan"), help="(default: vlan)")
     parser.add_argument("--tag", type=number, metavar="N", help="VLAN id or VNI (default: the first free one)")
+    parser.add_argument(
+        "--routing", choices=("on", "off"), help="reach the tenant's other routed networks (default: as the tenant)"
+    )
 
 
 def subnet_choice(values: list[str] | None) -> str | list[str] | None:
@@ -117,6 +120,7 @@ def _create(session: Session, chosen: argparse.Namespace) -> int:
         gateways=several(chosen.gateway) or None,
         encap=chosen.encap,
         tag=chosen.tag,
+        routing=switched(chosen.routing),
     )
     accepted = session.client.command(command)
     view = accepted.object

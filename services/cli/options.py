@@ -63,3 +63,8 @@ def duration_s(text: str) -> float:
 def several(values: list[str] | None) -> list[str]:
     """The values of an option given more than once, or once with commas."""
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+def switched(word: str | None) -> bool | None:
+    """`on` and `off` as the message has them."""
+    return None if word is None else word == "on"

@@ -8,6 +8,7 @@ from messages import subjects
 from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants, SetTenant, TenantView
 
 from . import output
+from .options import switched
 from .verbs import Session, Verb, message, number, show_changed, show_item, show_list
 
 TITLES = ("NAME", "STATE", "SUBNET-POOL", "VLANS", "VNIS", "NETWORKS")
@@ -26,6 +27,7 @@ def _create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subnet-length", type=number, metavar="BITS", help="of each subnet taken (default: 24)")
     parser.add_argument("--vlans", metavar="RANGES", help="tags to pick from, such as 10-100,150 (default: all)")
     parser.add_argument("--vnis", metavar="RANGES", help="VNIs to pick from (default: all)")
+    parser.add_argument("--routing", choices=("on", "off"), help="its networks reach each other (default: off)")
 
 
 def _create(session: Session, chosen: argparse.Namespace) -> int:
@@ -36,6 +38,7 @@ def _create(session: Session, chosen: argparse.Namespace) -> int:
         subnet_length=chosen.subnet_length,
         vlans=chosen.vlans,
         vnis=chosen.vnis,
+        routing=switched(chosen.routing),
     )
     return show_changed(session, session.client.command(command), f"tenant {chosen.name} created")
 
