@@ -77,6 +77,7 @@ class Field(enum.Enum):
 
     reg0 = (0x0001, 0, 4)  # a register of 32 bits
     xreg0 = (0x8001, 0, 8)  # reg0 and reg1 together: how the switch shows a match on either
+    xreg1 = (0x8001, 1, 8)
     tunnel_id = (0x8000, 38, 8)  # the VNI of a packet that comes out of a tunnel, or goes into one
     tun_src = (0x0001, 31, 4)  # Open vSwitch: the outer IPv4 source
     tun_dst = (0x0001, 32, 4)
@@ -88,10 +89,12 @@ class Field(enum.Enum):
     eth_type = (0x8000, 5, 2)
     vlan_vid = (0x8000, 6, 2)  # 0: the frame carries no 802.1Q tag
     ip_proto = (0x8000, 10, 1)
+    ip_ttl = (0x0001, 29, 1)  # Open vSwitch: the TTL or hop limit
     ipv4_src = (0x8000, 11, 4)
     ipv4_dst = (0x8000, 12, 4)
     ipv6_src = (0x8000, 26, 16)
     ipv6_dst = (0x8000, 27, 16)
+    icmpv4_type = (0x8000, 19, 1)
     icmpv6_type = (0x8000, 29, 1)
     icmpv6_code = (0x8000, 30, 1)
     nd_target = (0x8000, 31, 16)
@@ -170,6 +173,11 @@ def push_vlan() -> bytes:
 def pop_vlan() -> bytes:
     """Take the packet's outer tag off."""
     return struct.pack("!HH4x", 18, 8)
+
+
+def dec_ttl() -> bytes:
+    """Take one off the TTL or hop limit; a packet that has none left goes no further."""
+    return struct.pack("!HH4x", 24, 8)
 
 
 def set_field(name: str, value: Value, mask: Value | None = None) -> bytes:

@@ -16,6 +16,7 @@ Encap = Literal["vlan", "vxlan"]
 SubnetChoice = Literal["auto", "none"]
 SUBNETS_MAX = 8
 RANGES_MAX = 64
+ROUTER_MAC = "0a:6e:00:00:00:01"  # of every gateway that routes, on every host; no IPv4 address makes a MAC like it
 SUBNET_LENGTH_MAX = {4: 31, 6: 127}
 
 

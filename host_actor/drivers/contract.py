@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Literal, Protocol
 
 import msgspec
@@ -85,7 +85,38 @@ class RemoteTunnel(msgspec.Struct, frozen=True):
     vtep: IPv4Address | IPv6Address
 
 
-Remote = RemoteEndpoint | RemoteFlood | RemoteVtep | RemoteTunnel
+class RoutedNetwork(msgspec.Struct, frozen=True):
+    """A network that routes: its gateways answer here, and packets to its subnets, from any routed network of the same
+    tenant, are taken on to it.
+    """
+
+    tenant: str
+    encap: Literal["vlan", "vxlan"]
+    tag: int
+    subnets: tuple[IPv4Network | IPv6Network, ...]
+    gateways: tuple[IPv4Address | IPv6Address, ...]
+
+
+class RoutedEndpoint(msgspec.Struct, frozen=True):
+    """Which MAC the addresses of an endpoint have, for packets that are routed into its network."""
+
+    endpoint: str
+    epoch: int
+    encap: Literal["vlan", "vxlan"]
+    tag: int
+    mac: str
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+
+
+class RouterPeer(msgspec.Struct, frozen=True):
+    """Another host routes packets into this VXLAN network: they come from its VTEP with the gateways' MAC."""
+
+    vni: int
+    vtep: IPv4Address | IPv6Address
+
+
+Route = RoutedNetwork | RoutedEndpoint | RouterPeer
+Remote = RemoteEndpoint | RemoteFlood | RemoteVtep | RemoteTunnel | Route
 
 
 class EnsureSwitch(msgspec.Struct, frozen=True, tag="ensure-switch"):

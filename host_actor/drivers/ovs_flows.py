@@ -6,6 +6,7 @@
     SOURCE     only its own addresses (ARP, IPv4, IPv6, ND)
     ANSWER     ARP requests and neighbour solicitations for known addresses are answered on the spot
     ADVERTISE  a solicitation turned into an advertisement by ANSWER gets its contents and goes back
+    ROUTE, LOOKUP, NEXT_HOP   to a gateway that routes: on to another network (`ovs_routes.py`)
     FORWARD    known MAC of the same network -> its port; broadcast and multicast -> the network's group
 
 A table without an entry that fits drops. Nothing is learnt and nothing is flooded to ports of other networks: the key
@@ -64,6 +65,9 @@ class Table(enum.IntEnum):
     SOURCE = 10
     ANSWER = 20
     ADVERTISE = 21
+    ROUTE = 30
+    LOOKUP = 31
+    NEXT_HOP = 32
     FORWARD = 50
 
 
@@ -85,6 +89,7 @@ def owner_of(endpoint: str, epoch: int) -> int:
     return int.from_bytes(blake2b(f"{endpoint}/{epoch}".encode(), digest_size=8).digest(), "big")
 
 
+TUNNEL_PORT: Final = 0xFE00
 COMMON_OWNER: Final = owner_of("common", 1)
 
 _REMOTE_MARK: Final = 0x7E1E  # the first 16 bits of the cookie of an endpoint on another host
@@ -152,7 +157,8 @@ def common_flows() -> tuple[Flow, ...]:
             *unasked,
             flow(Table.ANSWER, UNKNOWN, match(eth_type=ETH_ARP, arp_op=ARP_REQUEST)),
             flow(Table.ANSWER, UNKNOWN, solicitation),
-            flow(Table.ANSWER, 0, b"", goto(Table.FORWARD)),
+            flow(Table.ANSWER, 0, b"", goto(Table.ROUTE)),
+            flow(Table.ROUTE, 0, b"", goto(Table.FORWARD)),
         ],
         COMMON_OWNER,
     )
@@ -189,7 +195,7 @@ def _ipv4_source(ofport: int, mac: str, address: IPv4Address) -> Sequence[Flow]:
     """IPv4 and ARP from this address alone. A probe (from 0.0.0.0, RFC 5227) has no answer, as is right for its own."""
     own_arp = match(in_port=ofport, eth_type=ETH_ARP, arp_spa=address, arp_sha=mac)
     return (
-        flow(Table.SOURCE, OWN, match(in_port=ofport, eth_type=ETH_IPV4, ipv4_src=address), goto(Table.FORWARD)),
+        flow(Table.SOURCE, OWN, match(in_port=ofport, eth_type=ETH_IPV4, ipv4_src=address), goto(Table.ROUTE)),
         flow(Table.SOURCE, OWN, own_arp, goto(Table.ANSWER)),
     )
 

@@ -22,10 +22,20 @@ import structlog
 
 from ..underlay import Underlay, find_underlay, restore_address, set_neighbour
 from ..unixctl import ask
-from .contract import DropRemote, EnsureRemote, RemoteEndpoint, RemoteFlood, RemoteTunnel, RemoteVtep
-from .ovs_flows import Seal, network_key
+from .contract import (
+    DropRemote,
+    EnsureRemote,
+    RemoteEndpoint,
+    RemoteFlood,
+    RemoteTunnel,
+    RemoteVtep,
+    Route,
+    RoutedEndpoint,
+    RoutedNetwork,
+    RouterPeer,
+)
+from .ovs_flows import TUNNEL_PORT, Seal, network_key
 from .ovs_remotes import (
-    TUNNEL_PORT,
     endpoint_mark,
     flood_bucket,
     flood_mark,
@@ -98,7 +108,7 @@ class Reach:
         if isinstance(op, DropRemote):
             return _removal(op.mark)
         match op.remote:
-            case RemoteEndpoint() as remote:
+            case RemoteEndpoint() | RoutedNetwork() | RoutedEndpoint() | RouterPeer() as remote:
                 return lambda edit: _install(edit, remote)
             case RemoteFlood() as flood:
                 return lambda edit: edit.flood(network_key("vxlan", flood.vni), flood_bucket(flood))
@@ -116,7 +126,7 @@ class Reach:
             await self._drop(op.mark)
             return
         match op.remote:
-            case RemoteEndpoint():
+            case RemoteEndpoint() | RoutedNetwork() | RoutedEndpoint() | RouterPeer():
                 await self._read_back(op.remote)
             case RemoteFlood():
                 pass
@@ -128,7 +138,7 @@ class Reach:
             case _:
                 assert_never(op.remote)
 
-    async def _read_back(self, remote: RemoteEndpoint) -> None:
+    async def _read_back(self, remote: RemoteEndpoint | Route) -> None:
         """A switch that shows flows in other words than it was told them would be repaired for ever."""
         if remote_mark(remote) in self._broken or self._switch.is_echo_other:
             owner = owner_of_remote(remote)
@@ -187,8 +197,13 @@ def _words(underlay: Underlay) -> str:
     return f"{underlay.device} {underlay.interface}"
 
 
-def _install(edit: RuleEdit, remote: RemoteEndpoint) -> None:
-    edit.need_group(network_key("vxlan", remote.vni))
+def _install(edit: RuleEdit, remote: RemoteEndpoint | Route) -> None:
+    """The flows stand, and the groups and ways out that they lead to."""
+    match remote:
+        case RemoteEndpoint() | RouterPeer():
+            edit.need_group(network_key("vxlan", remote.vni))
+        case RoutedNetwork() | RoutedEndpoint():
+            edit.need_group(network_key(remote.encap, remote.tag))
     edit.put(remote_flows(remote), instead_of=())
 
 

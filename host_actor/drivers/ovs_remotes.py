@@ -23,10 +23,21 @@ from typing import Final
 from zlib import crc32
 
 from ..openflow import Bucket, Flow, apply, flow, goto, group, match, output, set_field
-from .contract import RemoteEndpoint, RemoteFlood, RemoteTunnel, RemoteVtep
+from .contract import (
+    Remote,
+    RemoteEndpoint,
+    RemoteFlood,
+    RemoteTunnel,
+    RemoteVtep,
+    Route,
+    RoutedEndpoint,
+    RoutedNetwork,
+    RouterPeer,
+)
 from .ovs_flows import (
     MULTICAST_BIT,
     OWN,
+    TUNNEL_PORT,
     Seal,
     Table,
     arp_answer,
@@ -37,8 +48,8 @@ from .ovs_flows import (
     remote_owner,
     seal_of,
 )
+from .ovs_routes import route_flows
 
-TUNNEL_PORT: Final = 0xFE00
 ELSEWHERE = 90  # priority: what is known of other hosts' endpoints, below what ports here say of theirs
 
 _IPV6_BUCKETS: Final = 0xE0000000  # above every unicast IPv4 address
@@ -48,14 +59,17 @@ Vtep = IPv4Address | IPv6Address
 
 
 @lru_cache(maxsize=4096)
-def remote_flows(remote: RemoteEndpoint) -> tuple[Flow, ...]:
-    """All flows about an endpoint of another host, with the cookie that they prove."""
-    flows = tuple(_flows(remote))
-    cookie = remote_owner(remote.endpoint, remote.epoch, seal_of(flows).checksum)
+def remote_flows(remote: RemoteEndpoint | Route) -> tuple[Flow, ...]:
+    """All flows about an endpoint of another host, or for a route, with the cookie that they prove."""
+    if isinstance(remote, RemoteEndpoint):
+        name, epoch, flows = remote.endpoint, remote.epoch, tuple(_flows(remote))
+    else:
+        name, epoch, flows = repr(remote), 0, tuple(route_flows(remote))
+    cookie = remote_owner(name, epoch, seal_of(flows).checksum)
     return tuple(entry.with_cookie(cookie) for entry in flows)
 
 
-def owner_of_remote(remote: RemoteEndpoint) -> int:
+def owner_of_remote(remote: RemoteEndpoint | Route) -> int:
     """The cookie of its flows."""
     return remote_flows(remote)[0].cookie
 
@@ -106,10 +120,10 @@ def flood_bucket(flood: RemoteFlood) -> Bucket:
 # Marks -------------------------------------------------------------------------------------------------------------
 
 
-def remote_mark(remote: RemoteEndpoint | RemoteFlood | RemoteVtep | RemoteTunnel) -> str:
+def remote_mark(remote: Remote) -> str:
     """What the switch shows it as."""
     match remote:
-        case RemoteEndpoint():
+        case RemoteEndpoint() | RoutedNetwork() | RoutedEndpoint() | RouterPeer():
             return endpoint_mark(owner_of_remote(remote))
         case RemoteFlood():
             return flood_mark(network_key("vxlan", remote.vni), bucket_id_of(remote.vtep))
