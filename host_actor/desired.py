@@ -17,7 +17,7 @@ from messages.endpoint import EndpointBound, EndpointDeleted, EndpointUnbound
 from messages.host import HostJoined, HostRemoved
 from messages.port import PortBound, PortEvent, PortFailed, PortUnbound, PortWaiting
 
-from .remotes import HostUnderlay, NetworkId, OpenNetwork, Remotes
+from .remotes import HostUnderlay, NetworkId, OpenNetwork, Remotes, TenantRoutes
 
 PortReport = PortBound | PortWaiting | PortFailed
 
@@ -61,6 +61,7 @@ class _Saved(msgspec.Struct, frozen=True):
     hosts_seq: int = 0
     hosts: dict[str, HostUnderlay] = {}
     networks: list[OpenNetwork] = []
+    tenants: list[TenantRoutes] = []
 
 
 class Unreadable(ValueError):
@@ -85,7 +86,7 @@ class Desired:
         self.reported: dict[str, Reported] = {}
         self.hosts_seq = 0
         self.remotes = Remotes(host)
-        self._members: dict[NetworkId, set[str]] = {}  # of VXLAN networks
+        self._members: dict[NetworkId, set[str]] = {}  # of networks that others must be known of
 
     def apply(self, seq: int, subject: str, event: AnyEvent, trace: str = "") -> str | None:
         """Fold one recorded event; returns the endpoint whose port may have to change.
@@ -135,10 +136,9 @@ class Desired:
         return event.endpoint
 
     def _enter(self, bound: EndpointBound) -> None:
-        if bound.encap == "vxlan":
-            network = (bound.tenant, bound.network)
-            self._members.setdefault(network, set()).add(bound.endpoint)
-            self.remotes.open(network, bound.mtu_bytes)
+        if bound.encap == "vxlan" or bound.is_routed:
+            self._members.setdefault((bound.tenant, bound.network), set()).add(bound.endpoint)
+            self.remotes.enter(bound)
 
     def _leave(self, bound: EndpointBound) -> None:
         network = (bound.tenant, bound.network)
@@ -147,7 +147,7 @@ class Desired:
             members.discard(bound.endpoint)
             if not members:
                 del self._members[network]
-                self.remotes.close(network)
+                self.remotes.leave(network)
 
     def confirm(self, endpoint: str, epoch: int, at_seq: int) -> None:
         """The journal has heard, at `at_seq`, that nothing is left of that binding's port."""
@@ -193,6 +193,7 @@ class Desired:
             self.hosts_seq,
             self.remotes.hosts,
             list(self.remotes.networks.values()),
+            list(self.remotes.tenants.values()),
         )
         return msgspec.json.encode(saved, enc_hook=encode_address)
 
@@ -214,9 +215,9 @@ class Desired:
             desired.departures.setdefault(each.endpoint, {})[each.epoch] = each
         desired.reported = saved.reported
         desired.hosts_seq = saved.hosts_seq
-        desired.remotes.restore(saved.hosts, saved.networks)
         for binding in desired.bindings.values():
             desired._enter(binding.bound)
+        desired.remotes.restore(saved.hosts, saved.tenants, saved.networks)
         return desired
 
 

@@ -1,4 +1,4 @@
-"""Follows what is decided about the networks that have members here, and about no others.
+"""Follows what is decided about the networks that have members here, or that those are routed to, and about no others.
 
 The host's own filter and a network's overlap, which one consumer may not have: so interests have followers of their
 own, each of some networks. A new network is read from its beginning up to now and folded, then joins a follower, which
@@ -20,20 +20,24 @@ import structlog
 from anyio.abc import TaskGroup
 
 from messages import subjects
+from messages.catalog import event_name
 from messages.codec import Malformed, decode_event
+from messages.network import NetworkCreated, NetworkDeleted
 from services.runtime.journal import Journal, Recorded
 
-from .remotes import NetworkId, OpenNetwork, Remotes
+from .remotes import ALL, NetworkId, OpenNetwork, Remotes, TenantRoutes
 
 log = structlog.get_logger()
 
+_WHICH_NETWORKS = (event_name(NetworkCreated), event_name(NetworkDeleted))
 NETWORKS_MAX = 64  # of one follower: the server compares all filters of a consumer with each other
 
 
 class _Follower:
-    """Some networks, followed from after `position` by one consumer."""
+    """Some networks (or of some tenants, which they have), followed from after `position` by one consumer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_of_tenants: bool) -> None:
+        self.is_of_tenants = is_of_tenants
         self.networks: dict[NetworkId, None] = {}
         self.position = 0
         self.scope: anyio.CancelScope | None = None
@@ -69,10 +73,13 @@ class Interests:
         self._followers = []
         self._follower_of = {}
         self._remotes.take_turned()
-        turned: Iterable[NetworkId] = list(self._remotes.networks)
+        turned: Iterable[NetworkId] = self._remotes.followed()
         async with anyio.create_task_group() as tasks:
             while True:
                 await self._turn(turned, journal, tasks)
+                turned = self._remotes.take_turned()
+                if turned:
+                    continue  # a tenant's networks
                 if not self.is_current:
                     self.is_current = True
                     on_current()
@@ -88,15 +95,17 @@ class Interests:
             if follower is not None:  # one that was closed and opened again is read anew, too
                 del follower.networks[network]
                 follower.begin_again()
-            if network in self._remotes.networks:
+            if self._remotes.holding(network) is not None:
                 opened.append(network)
-        for start in range(0, len(opened), NETWORKS_MAX):
-            await self._open(opened[start : start + NETWORKS_MAX], journal, tasks)
+        for is_of_tenants in (True, False):  # their filters overlap, which one consumer may not have
+            alike = [network for network in opened if (network[1] == ALL) == is_of_tenants]
+            for start in range(0, len(alike), NETWORKS_MAX):
+                await self._open(alike[start : start + NETWORKS_MAX], journal, tasks)
 
     async def _open(self, networks: Sequence[NetworkId], journal: Journal, tasks: TaskGroup) -> None:
         """They have been read up to now, and are followed from there."""
         until_seq = await journal.last_seq()
-        held = {network: self._remotes.networks[network] for network in networks if network in self._remotes.networks}
+        held = {network: each for network in networks if (each := self._remotes.holding(network)) is not None}
         for some in (
             {network: each for network, each in held.items() if each.seq},
             {network: each for network, each in held.items() if not each.seq},
@@ -105,27 +114,32 @@ class Interests:
                 after_seq = min(each.seq for each in some.values())
                 self._fold_read(await journal.read(_filters(some), after_seq, until_seq), some, until_seq)
         self._on_change()
-        for network in held.keys() & self._remotes.networks.keys():
-            follower = self._follower_with_room(until_seq, tasks, journal)
+        for network in [network for network in held if self._remotes.holding(network) is not None]:
+            follower = self._follower_with_room(until_seq, tasks, journal, is_of_tenants=network[1] == ALL)
             follower.networks[network] = None
             follower.position = min(follower.position, until_seq)
             self._follower_of[network] = follower
             follower.begin_again()
 
-    def _fold_read(self, read: Sequence[Recorded], held: Mapping[NetworkId, OpenNetwork], until_seq: int) -> None:
+    def _fold_read(
+        self, read: Sequence[Recorded], held: Mapping[NetworkId, OpenNetwork | TenantRoutes], until_seq: int
+    ) -> None:
         """What was read is folded, but not into a network that was closed meanwhile, nor into its successor."""
-        still = {network for network, each in held.items() if self._remotes.networks.get(network) is each}
+        still = {network for network, each in held.items() if self._remotes.holding(network) is each}
         for recorded in read:
-            if _network_of(recorded) in still:
-                self._fold(recorded)
+            for network in _networks_of(recorded):
+                if network in still:
+                    self._fold(network, recorded)
         for network in still:
             self._remotes.has_read(network, until_seq)
 
-    def _follower_with_room(self, until_seq: int, tasks: TaskGroup, journal: Journal) -> _Follower:
+    def _follower_with_room(
+        self, until_seq: int, tasks: TaskGroup, journal: Journal, *, is_of_tenants: bool
+    ) -> _Follower:
         for follower in reversed(self._followers):
-            if len(follower.networks) < NETWORKS_MAX:
+            if follower.is_of_tenants == is_of_tenants and len(follower.networks) < NETWORKS_MAX:
                 return follower
-        follower = _Follower()
+        follower = _Follower(is_of_tenants=is_of_tenants)
         follower.position = until_seq
         self._followers.append(follower)
         tasks.start_soon(self._follow, follower, journal)
@@ -139,25 +153,37 @@ class Interests:
                     async for recorded in events:
                         follower.position = recorded.seq
                         self.delivered += 1
-                        found = self._remotes.networks.get(_network_of(recorded))
-                        if found is not None and found.seq:  # 0: opened again, and not read yet
-                            self._fold(recorded)
-                            self._on_change()
+                        for network in _networks_of(recorded):
+                            found = self._remotes.holding(network)
+                            # 0: opened again, and not read yet
+                            if network in follower.networks and found is not None and found.seq:
+                                self._fold(network, recorded)
+                                self._on_change()
         self._followers.remove(follower)
 
-    def _fold(self, recorded: Recorded) -> None:
+    def _fold(self, network: NetworkId, recorded: Recorded) -> None:
         try:
             event = decode_event(recorded.payload)
         except Malformed as fault:
             log.warning("event-unreadable", seq=recorded.seq, subject=recorded.subject, detail=fault.detail)
             return
-        self._remotes.fold(_network_of(recorded), recorded.seq, event)
+        if network[1] == ALL:
+            self._remotes.fold_tenant(network[0], recorded.seq, event)
+        else:
+            self._remotes.fold(network, recorded.seq, event)
 
 
-def _network_of(recorded: Recorded) -> NetworkId:
+def _networks_of(recorded: Recorded) -> tuple[NetworkId, NetworkId]:
+    """Under which names an event may be followed: its network's, and its tenant's."""
     tokens = recorded.subject.split(".")
-    return tokens[3], tokens[5]
+    return (tokens[3], tokens[5]), (tokens[3], ALL)
 
 
 def _filters(networks: Iterable[NetworkId]) -> list[str]:
-    return [subjects.network_aggregate(*network) for network in networks]
+    return [each for tenant, network in networks for each in _filters_of(tenant, network)]
+
+
+def _filters_of(tenant: str, network: str) -> tuple[str, ...]:
+    if network == ALL:
+        return tuple(subjects.network_event(tenant, "*", event, "*") for event in _WHICH_NETWORKS)
+    return (subjects.network_aggregate(tenant, network),)
