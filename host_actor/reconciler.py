@@ -22,6 +22,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
+from messages.port import PortBound
 from services.runtime.errors import Unavailable
 
 from .attachments import Attachments
@@ -89,6 +90,7 @@ class Reconciler:
         self._retries = Retries(self._try_again)
         self.reach = Reach(desired.remotes, driver, self._retries.later, self._retries.succeeded)
         self._dirty: dict[str, None] = {}
+        self._unknowing: dict[str, None] = {}  # endpoints whose port stands, in networks that were not read yet
         self._full_reason = "start"
         self._is_passing = False
         self._work = asyncio.Event()
@@ -199,6 +201,7 @@ class Reconciler:
     async def round(self) -> None:
         """One plan and one execution for all that is dirty now. Raises: Unavailable; then all of it is dirty still."""
         started_ns = time.perf_counter_ns()
+        self._dirty |= self._take_knowing()
         reason, self._full_reason = self._full_reason, ""
         self._is_passing = bool(reason)
         batch, self._dirty = self._dirty, {}
@@ -223,6 +226,18 @@ class Reconciler:
         if reason:
             self._end_pass(reason, outcomes)
         self.measures.round_s.observe((time.perf_counter_ns() - started_ns) / 1e9)
+
+    def _take_knowing(self) -> dict[str, None]:
+        """The endpoints that waited to be reported until their networks were known, which now are."""
+        known = {
+            endpoint: None
+            for endpoint in self._unknowing
+            if (attachment := self._attachments.get(endpoint)) is None
+            or self._desired.remotes.is_known(attachment.binding.bound)
+        }
+        for endpoint in known:
+            del self._unknowing[endpoint]
+        return known
 
     async def _execute(self, ops: Sequence[Op]) -> Sequence[Outcome]:
         """What the driver made of the operations. Raises: Unavailable."""
@@ -391,6 +406,9 @@ class Reconciler:
                 self._retries.succeeded(endpoint)
             return
         report = verdict(attachment, port, self._failures.get(endpoint), self._desired.reported.get(endpoint))
+        if isinstance(report, PortBound) and not self._desired.remotes.is_known(attachment.binding.bound):
+            self._unknowing[endpoint] = None  # its first packet might be for somebody that this host has yet to hear of
+            return
         if report is not None:
             self._reports.tell(report, attachment.binding.trace)
 

@@ -129,6 +129,18 @@ class Remotes:
         """What is followed under this name."""
         return self.tenants.get(network[0]) if network[1] == ALL else self.networks.get(network)
 
+    def is_known(self, bound: EndpointBound) -> bool:
+        """Whether all that its packets may be for has been read: of its network, and of those it is routed to."""
+        if bound.is_routed:
+            routes = self.tenants.get(bound.tenant)
+            names = (bound.network, *routes.networks) if routes is not None else ()
+            return routes is not None and bool(routes.seq) and all(self._is_read(bound.tenant, each) for each in names)
+        return bound.encap != "vxlan" or self._is_read(bound.tenant, bound.network)
+
+    def _is_read(self, tenant: str, network: str) -> bool:
+        found = self.networks.get((tenant, network))
+        return found is not None and found.seq > 0
+
     # What changes it -----------------------------------------------------------------------------------------------
 
     def settle(self, vtep: IPv4Address | IPv6Address | None, underlay_mtu_bytes: int = 0) -> None:
