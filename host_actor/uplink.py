@@ -49,7 +49,7 @@ from .netlink_interface import (
 )
 from .ovsdb import OvsdbClient, TransactionRefused
 from .uplink_card import check_card, copy_settings, hear_again, hear_no_more, restore_offloads, switch_off_offloads
-from .uplink_record import Record, Records, boot_id, uplink_of
+from .uplink_record import Record, Records, this_network, uplink_of
 
 STEPS: Final = ("recorded", "watched", "bridged", "joined", "moved", "shielded", "committed")
 TOLD_THAT_IT_IS_OVER: Final = b"over\n"
@@ -124,7 +124,7 @@ async def ensure(uplink: Uplink, where: Place, on_step: Callable[[str], None] = 
     records = where.records
     async with alone(records), database_at(where.database) as database:
         record = records.read(uplink.interface)
-        if record is not None and (record.phase == "taking" or not record.is_of_this_boot):
+        if record is not None and (record.phase == "taking" or not record.is_of_this_network):
             await _give_back(record, records, database)
             record = None
         bridges = await rows.read_bridges(database)
@@ -219,7 +219,7 @@ def _recorded(uplink: Uplink, card: Card, before: Record | None, where: Place) -
     record = Record(
         attempt=os.urandom(8).hex(),
         phase="taking",
-        boot_id=boot_id(),
+        network=this_network(),
         uplink=msgspec.json.encode(uplink).decode(),
         mac=card.mac,
         mtu_bytes=card.mtu_bytes,
@@ -266,7 +266,9 @@ def _move(record: Record) -> None:
     uplink = uplink_of(record)
     with _netlink() as kernel:
         cards = list_cards(kernel)
-        card, local = cards[uplink.interface], cards[uplink.bridge]
+        card, local = cards.get(uplink.interface), cards.get(uplink.bridge)
+        if card is None or local is None:
+            raise UplinkRefused("uplink-unknown", f"{uplink.interface} has gone while it was taken: plug it in again")
         copy_settings(card.name, local.name)
         moves = [message for state in record.states for message in place(state, card, local, record.mac)]
         kernel.request(*moves, accepting=MAY_BE_SO_ALREADY)
@@ -336,18 +338,16 @@ def _return(record: Record) -> None:
     """The kernel hears the card, and has on it what was there, or what the bridge has got since it was taken."""
     uplink = uplink_of(record)
     hear_again(uplink.interface)
-    if not record.is_of_this_boot:
-        return
+    states = record.states if record.is_of_this_network else ()
     with _netlink() as kernel:
         cards = list_cards(kernel)
         card, local = cards.get(uplink.interface), cards.get(uplink.bridge)
         if card is None:
             log.warning("uplink-card-gone", interface=uplink.interface, addresses=record.people_read)
             return
-        states = record.states
         if local is not None:
             there = list_state(kernel, local)
-            if record.phase == "taken" and there.has_own_addresses:
+            if (record.phase == "taken" or not states) and there.has_own_addresses:
                 states = (msgspec.structs.replace(there, addrgen_mode=_addrgen_mode(record, card)),)
         moves = [message for state in states for message in place(state, local, card)]
         kernel.request(*moves, accepting=MAY_BE_SO_ALREADY)

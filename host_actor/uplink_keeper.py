@@ -1,13 +1,14 @@
 """Keeps this host's uplinks taken: at the start, when something about them changes, and every few seconds.
 
-One task for the rounds; another reads the kernel's announcements of links (whether a card has its cable) and wakes it.
+One task for the rounds. It is woken by the kernel's announcements of links (whether a card has its cable, whether its
+bridge is there) and by the switch's database (a port that somebody takes out).
 Shutdown touches nothing: what is taken stays taken, and a restart finds all as it should be.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -17,8 +18,10 @@ import structlog
 from services.runtime.errors import Unavailable
 from services.runtime.uplinks import Uplink
 
-from .netlink import Link
+from .drivers.ovs_connection import KeptConnection
+from .netlink import IFF_UP, KernelRefused, Link
 from .netlink_links import LinkTable
+from .ovsdb import OvsdbClient, TableUpdates, TransactionRefused
 from .uplink import Place, UplinkRefused, ensure, give_back
 
 EVERY_S: Final = 5.0
@@ -35,17 +38,24 @@ class UplinkKeeper:
         self._place = place
         self._work = asyncio.Event()
         self._tables: dict[str, LinkTable] = {}
+        self._names = {
+            name for each in uplinks for name in (each.interface, each.bridge, each.outer_patch)
+        }  # of links and ports
         self._states = {uplink.interface: (WAITING, "the switch was not reached yet") for uplink in uplinks}
         self.settled = asyncio.Event()
 
     async def run(self) -> None:
         """All uplinks are taken, for ever, and no others; what cannot be is said, and tried again."""
         async with AsyncExitStack() as stack:
-            for uplink in self._uplinks:
-                table = LinkTable(uplink.interface, self._link_changed)
-                self._tables[uplink.interface] = table
+            for name in [name for each in self._uplinks for name in (each.interface, each.bridge)]:
+                table = LinkTable(name, self._link_changed)
+                self._tables[name] = table
                 await table.open()
                 stack.push_async_callback(table.close)
+            if self._uplinks:
+                database = KeptConnection(self._place.database, self._watch, self._work.set, lambda _: None)
+                database.open_when_there()
+                stack.push_async_callback(database.close)
             while True:
                 self._work.clear()
                 await self._round()
@@ -77,11 +87,31 @@ class UplinkKeeper:
         link = table.links.get(interface) if table is not None else None
         return link is not None and link.is_carrying
 
+    async def _watch(self, on_lost: Callable[[], None]) -> OvsdbClient:
+        client = await OvsdbClient.connect(str(self._place.database), on_lost)
+        try:
+            await client.monitor({"Port": ("name",)}, lambda _: None, self._rows_changed)
+        except TransactionRefused as refusal:  # a server that has not opened its database yet
+            client.close()
+            raise Unavailable(str(refusal)) from refusal
+        except BaseException:
+            client.close()
+            raise
+        self._work.set()
+        return client
+
+    def _rows_changed(self, changes: TableUpdates) -> None:
+        for change in changes.get("Port", {}).values():
+            if "new" not in change and change["old"].get("name") in self._names:
+                self._work.set()
+
     def _link_changed(self, name: str, before: Link | None, after: Link | None) -> None:
-        if name not in self._states:
+        if name not in self._names:
             return  # another whose name begins alike
-        if before is None or after is None:
+        if before is None or after is None or not after.flags & IFF_UP:
             self._work.set()
+        elif name not in self._states:
+            return
         elif before.is_carrying and not after.is_carrying:
             log.warning("uplink-without-carrier", interface=name, effect="what is outside is not reached")
         elif after.is_carrying and not before.is_carrying:
@@ -94,8 +124,8 @@ class UplinkKeeper:
                 await ensure(uplink, self._place)
             except UplinkRefused as refusal:
                 self._note(uplink, REFUSED, f"{refusal.code}: {refusal.detail}")
-            except Unavailable as away:
-                self._note(uplink, WAITING, away.detail)
+            except (Unavailable, TransactionRefused, KernelRefused) as fault:
+                self._note(uplink, WAITING, str(fault))
             else:
                 self._note(uplink, TAKEN, "")
 

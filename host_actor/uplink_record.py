@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from .netlink_interface import InterfaceState
 
 FOLDER = "uplinks"  # in the state directory
 _LOCK_FILE = "lock"
+_SO_NETNS_COOKIE = 71
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -29,7 +32,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     attempt: str  # another one each time
     phase: Literal["taking", "taken"]
-    boot_id: str  # addresses and routes of another boot are no more
+    network: str  # of which boot, and which network namespace: what another one had is no more
     uplink: str  # as it was asked for
     mac: str
     mtu_bytes: int
@@ -39,14 +42,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     states: tuple[InterfaceState, ...]  # what is on the card, and what a bridge of ours had already
 
     @property
-    def is_of_this_boot(self) -> bool:
+    def is_of_this_network(self) -> bool:
         """Whether the kernel still knows any of it."""
-        return self.boot_id == boot_id()
+        return self.network == this_network()
 
 
-def boot_id() -> str:
-    """Which boot of this machine this is."""
-    return _BOOT_ID.read_text().strip()
+def this_network() -> str:
+    """Which boot of this machine this is, and which network namespace: no two ever have the same."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        cookie = struct.unpack("=Q", any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
+    return f"{_BOOT_ID.read_text().strip()}/{cookie}"
 
 
 class Records:
