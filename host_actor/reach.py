@@ -44,6 +44,7 @@ class Reach:
     def observed(self, found: Mapping[str, bool]) -> None:
         """This is what the switch has."""
         self._believed = dict(found)
+        self._applied |= {mark for mark, is_whole in found.items() if is_whole}  # an earlier life of ours made it
 
     def question(self, *, is_full: bool, is_sure: bool) -> tuple[dict[str, Remote], dict[str, bool]]:
         """What must be there, and what is believed to be: of all that changed, or of everything.

@@ -205,7 +205,7 @@ def configuration(
     storage = state_dir / "jetstream"
     return "\n".join(
         (
-            f"server_name: {json.dumps(f'netplugin-{member.server if member else host}')}",
+            f"server_name: {json.dumps(identity.SERVER_PREFIX + (member.server if member else host))}",
             f"listen: {listen}",
             f'http: "{LOOPBACK}:{ports.monitor}"',
             *(member.settings(state_dir) if member else ()),

@@ -25,9 +25,9 @@ from .verbs import Session, Verb
 TITLES = ("WHAT", "NAME", "STATE", "FACTS")
 QUIET_S = 0.15  # nobody else answers after this
 DISCOVERY_S = 1.0
+OK, POOR, BAD = "ok", "poor", "bad"
 LAG_MAX = 100  # events an actor may be behind and still be well
 MONITOR_TIMEOUT_S = 2.0
-OK, POOR, BAD = "ok", "poor", "bad"
 SHOWN_ENDPOINTS_MAX = 20
 NEEDED_ACTORS = ("ipam",)
 
@@ -67,7 +67,8 @@ def show(checks: list[Check], form: str) -> int:
 def look(client: Client) -> Iterator[Check]:
     """Everything there is to see from here. Raises: Ended when the server cannot be reached."""
     facts = client.wire.server_facts
-    yield Check("server", ",".join(client.server.urls), OK, f"nats-server {facts.get('version', '?')}")
+    here = client.wire.where or ",".join(client.server.urls)
+    yield Check("server", here, OK, f"nats-server {facts.get('version', '?')}")
     yield _durability(client)
     last_seq, checks = _streams(client)
     yield from checks
@@ -105,16 +106,22 @@ def _durability(client: Client) -> Check:
 
 
 def _streams(client: Client) -> tuple[int, list[Check]]:
+    from .replica_checks import replica_checks
+
     last_seq, checks = 0, []
     for name in (subjects.JOURNAL_STREAM, subjects.STATE_STREAM, subjects.AUDIT_STREAM):
         try:
             facts = journal_reader.stream_facts(client, name)
         except Ended as fault:
-            checks.append(Check("stream", name, BAD, fault.message, "start `netplugin`: the ipam actor makes it"))
+            advice = "start `netplugin`: the ipam actor makes it"
+            if len(client.server.urls) > 1:
+                advice = "most servers of the cluster must run: start `netplugin` on them; the ipam actor makes it"
+            checks.append(Check("stream", name, BAD, fault.message, advice))
             continue
         state, config = facts.get("state", {}), facts.get("config", {})
         if name == subjects.JOURNAL_STREAM:
             last_seq = int(state.get("last_seq", 0))
+            checks += replica_checks(facts, len(client.server.urls))
         said = (
             f"{state.get('messages', 0)} messages, last seq {state.get('last_seq', 0)}, {_bytes(state.get('bytes', 0))}"
         )

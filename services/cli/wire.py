@@ -94,6 +94,11 @@ class Wire:
         raise Unreachable("; ".join(faults))
 
     @property
+    def where(self) -> str:
+        """The address that answers; empty while none does."""
+        return _without_password(self._server.urls[self._next_url]) if self._socket else ""
+
+    @property
     def has_others(self) -> bool:
         """There are further servers to ask."""
         return len(self._server.urls) > 1

@@ -26,6 +26,7 @@ IPAM = "ipam"
 DECIDING_ACTORS = frozenset({IPAM})  # they live in the journal's own account, everybody else beside it
 HOST_PREFIX = "host-"
 JOIN_PREFIX = "join-"
+SERVER_PREFIX = "netplugin-"  # of a server's own name
 SEED_SUFFIX = ".nk"
 PRINCIPALS_FILE = "principals.json"
 

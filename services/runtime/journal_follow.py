@@ -35,6 +35,7 @@ log = structlog.get_logger()
 HEARTBEAT_S = 1.0
 SILENCE_S = 2.5  # two heartbeats missed
 IDLE_CONSUMER_S = 5.0  # the server forgets a consumer that nobody listens to
+OLDER_FOR_S = 30.0  # a server of several that has less than was followed for longer has an older copy
 REOPEN_WAIT_S = 0.05
 _NS = 10**9
 
@@ -109,6 +110,7 @@ class Feed:
         self._delivered = 0  # the consumer's own count
         self._heard_at = 0.0
         self._created = ""  # when the journal was
+        self._older_since = 0.0  # since when a server that answers has less than was followed; 0: it has not
         self._flow_reply = ""
         self._changed = asyncio.Event()
         self._subscription: Subscription | None = None
@@ -137,12 +139,22 @@ class Feed:
 
     async def _check_same(self) -> None:
         stream = await describe(self._bus)
-        if self._created and (self._created != stream.created or stream.state.last_seq < self._after_seq):
+        is_older = self._created == stream.created and stream.state.last_seq < self._after_seq
+        if is_older and stream.config.num_replicas > 1 and self._is_to_be_forgiven():
+            raise Unavailable(f"{self._bus.where} asked a server that is behind: it has {stream.state.last_seq}")
+        if self._created and (is_older or self._created != stream.created):
             raise JournalReplaced(
                 f"followed the journal of {self._created} to {self._after_seq}: "
                 f"this one is of {stream.created} and ends at {stream.state.last_seq}"
             )
         self._created = stream.created
+        self._older_since = 0.0
+
+    def _is_to_be_forgiven(self) -> bool:
+        """A leader that hung, or was cut off, answers for a moment as it left off, until it hears of the new one."""
+        now = asyncio.get_running_loop().time()
+        self._older_since = self._older_since or now
+        return now < self._older_since + OLDER_FOR_S
 
     def _request(self, inbox: str) -> dict[str, object]:
         config: dict[str, object] = {

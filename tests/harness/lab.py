@@ -43,13 +43,20 @@ class Host:
 
     # -- what a person types on it
 
+    def words(self, line: str) -> tuple[str, ...]:
+        """What to run, with `environment`, to have a line run by the host's shell."""
+        return namespaces.command_inside(self.init, ("/bin/sh", "-c", line), Path.cwd())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a person's shell there has."""
+        return {**os.environ, **self.plan.variables(), "PATH": power.search_path()}
+
     def ended(self, line: str, timeout_s: float = LINE_WITHIN_S) -> subprocess.CompletedProcess[str]:
         """The ended run of one line in the host's shell, whatever its status."""
-        words = namespaces.command_inside(self.init, ("/bin/sh", "-c", line), Path.cwd())
-        environment = {**os.environ, **self.plan.variables(), "PATH": power.search_path()}
         return subprocess.run(
-            words,
-            env=environment,
+            self.words(line),
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -153,8 +160,9 @@ class Lab:
         """Returns when `lab status` finds nothing amiss, and `netctl status` neither."""
 
         def is_well() -> bool:
-            return command(self.directory, "status").returncode == 0 and all(
-                host.ended("netctl status").returncode == 0 for host in self.hosts
+            return (
+                command(self.directory, "status").returncode == 0
+                and self.hosts[0].ended("netctl status").returncode == 0
             )
 
         until(is_well, "the lab is well")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -180,6 +182,28 @@ async def test_whichever_server_is_killed_commands_go_on_and_nothing_acknowledge
             await first.projection.reached(last)
             await second.projection.reached(last)
         assert held(first) == held(second)
+
+
+async def test_whichever_server_hangs_commands_go_on(three: RunningCluster) -> None:
+    """A server that is stopped in its tracks answers nobody, and its connections stand."""
+    async with (
+        running_ipam(three.servers["n1"]) as first,
+        running_ipam(three.servers["n2"]) as second,
+        await connect(three.options(identity.OPERATOR, "n3")) as bus,
+    ):
+        client = Asker(bus)
+        begun = await until_accepted(client, WEB, "web")
+        with anyio.fail_after(WITHIN_S):
+            for copy in (first, second):
+                await copy.projection.reached(begun.seq)
+        for number, victim in enumerate((await leader_of(three), "n3")):
+            os.kill(three.servers[victim].pid, signal.SIGSTOP)
+            try:
+                name = f"e{number}"
+                await until_accepted(client, CreateEndpoint(tenant="default", network="web", name=name), name)
+            finally:
+                os.kill(three.servers[victim].pid, signal.SIGCONT)
+            await all_current(three)
 
 
 async def until_accepted(client: Asker, command: object, command_id: str) -> Accepted:
