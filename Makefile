@@ -1,7 +1,7 @@
 # Everything that these make is under build/, and `make clean` removes it. Nothing is done twice: what is up to date stays.
 SHELL = /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long unit-test check bench bench-cluster build clean lock
+.PHONY: help demo cluster test test-long unit-test check bench bench-cluster build clean lock
 export PYTHON
 # No __pycache__ in the checkout; what pip installs it compiles itself.
 export PYTHONDONTWRITEBYTECODE = 1
@@ -18,6 +18,9 @@ help: ## say what can be made
 
 demo: build/installed ## install what is missing, start netplugin, walk through the commands on real containers
 	@scripts/isolated sh -c 'NETPLUGIN_BUILD_DIR=$$TMPDIR exec "$$@"' demo $(CURDIR)/$(BIN)/python -P -m services.demo
+
+cluster: build/installed ## three hosts, three nats-servers, two tenants with the same addresses, on this machine
+	@scripts/isolated $(CURDIR)/$(BIN)/python -P -m services.lab.walk
 
 test: build/installed build/node/fetched ## install what is missing, run the tests (5 minutes at most)
 	@scripts/test -m 'not long' $(T)

@@ -46,8 +46,8 @@ def parser() -> argparse.ArgumentParser:
             "--dir",
             metavar="DIR",
             type=Path,
-            default=layout.DEFAULT_DIR,
-            help=f"where the lab lives ({layout.DEFAULT_DIR})",
+            default=Path(os.environ.get("NETPLUGIN_LAB_DIR") or layout.DEFAULT_DIR),
+            help=f"where the lab lives (NETPLUGIN_LAB_DIR, else {layout.DEFAULT_DIR})",
         )
         added.set_defaults(do=do)
         return added
