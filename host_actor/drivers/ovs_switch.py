@@ -98,8 +98,9 @@ class Switch:
 
     async def open(self) -> None:
         """Both sockets are connected; of a bridge that is not there yet, only the database. Raises: `Unavailable`."""
-        self.stale.begin()
         await self._database.open()
+        if self.rows.bridge is not None:
+            self.stale.begin()
         self._openflow.open_when_there()
         if self.rows.bridge is not None:
             await self._openflow.until_up(_BRIDGE_WITHIN_S)
