@@ -98,7 +98,7 @@ def rights_of(user: str) -> Rights:
             return Rights((_DISCOVERY, *_READ_JOURNAL), (inbox,))
         case identity.IPAM:
             records = (subjects.EVENTS, subjects.AUDIT, subjects.RULES, subjects.SNAPSHOTS, subjects.COMMANDS)
-            journal = ("$JS.API.>", "$JS.ACK.>", "$JS.FC.>")
+            journal = ("$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$JS.SNAPSHOT.>")  # the last: `netctl journal restore`
             return Rights((*(f"{r}.>" for r in records), *journal), (_SERVICES, _DISCOVERY, inbox), answers=True)
     raise ValueError(f"{user!r} is no user of the bus")
 

@@ -57,14 +57,19 @@ def members(found: Sequence[Member]) -> Iterator[Check]:
     """Hosts that answer and yet do not follow the journal, or have no switch."""
     for each in found:
         if each.state == "journal-mismatch":
-            advice = (
-                f"restore the right journal; or, if this one is to be taken as it is, on {each.host}: "
-                f"touch STATE_DIR/host/host-{each.host}.adopt-journal"
-            )
-            yield Check("journal", each.host, BAD, f"journal-mismatch: {each.reason}", advice)
+            yield not_following(each.host, f"journal-mismatch: {each.reason}")
         elif each.state == "switch-away":
             advice = f"on {each.host}: is Open vSwitch running? `ovs-vsctl show`, and the log of the host actor"
             yield Check("switch", each.host, BAD, each.reason, advice)
+
+
+def not_following(host: str, facts: str) -> Check:
+    """A host that is there and leaves everything as it is."""
+    advice = (
+        f"restore the right journal; or, if this one is to be taken as it is, on {host}: "
+        f"touch STATE_DIR/host/host-{host}.adopt-journal"
+    )
+    return Check("journal", host, BAD, facts, advice)
 
 
 def underlay(hosts: Sequence[HostView], networks: Sequence[NetworkView]) -> Iterator[Check]:

@@ -68,11 +68,15 @@ def _cluster(client: Client) -> Iterator[Check]:
     hosts = [view for view in client.items(ListHosts(tenant=subjects.FABRIC)).objects if isinstance(view, HostView)]
     views = client.items(ListNetworks(tenant=subjects.FABRIC)).objects
     yield from diagnosis.underlay(hosts, [view for view in views if isinstance(view, NetworkView)])
-    for member in members:
-        reply = client.ask_host(member.host, "inspect", InspectHost(tenant=subjects.FABRIC))
-        if isinstance(reply, Items):
-            ports = [view for view in reply.objects if isinstance(view, PortView)]
-            yield from diagnosis.strangers(member.host, ports)
+    following = {member.host for member in members}
+    for host in hosts:
+        reply = client.ask_host(host.name, "inspect", InspectHost(tenant=subjects.FABRIC))
+        if not isinstance(reply, Items):
+            continue
+        if host.name not in following:
+            yield diagnosis.not_following(host.name, "it answers, and does not follow this journal (or reads it still)")
+        ports = [view for view in reply.objects if isinstance(view, PortView)]
+        yield from diagnosis.strangers(host.name, ports)
 
 
 def _clock(client: Client) -> Check:

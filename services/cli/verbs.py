@@ -71,6 +71,11 @@ class Session:
         return local_host(None)
 
     @property
+    def timeout_s(self) -> float:
+        """How long an answer is waited for."""
+        return float(self._chosen.timeout)
+
+    @property
     def output(self) -> str:
         """table, json, jsonl, yaml or name."""
         return str(self._chosen.output)
