@@ -32,6 +32,8 @@ from services.runtime import identity
 TENANT: Final = "bench"
 NETWORK: Final = "web"
 WITHIN_S: Final = 120.0
+QUIET_S: Final = 1.0
+STARTED_WITHIN_S: Final = 900.0  # every host is told of every other's joining
 MAKING_AT_ONCE: Final = 64
 RANDOM: Final = random.Random(4711)
 
@@ -64,7 +66,7 @@ class Fabric:
         self._bus = await nats.connect(options)
         await self._bus.subscribe(subjects.port_event("*", "*", "port-bound"), self._on_bound)
         await self._bus.flush()
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(STARTED_WITHIN_S):
             while await self._members() < self._hosts:  # noqa: ASYNC110  (it is not measured)
                 await asyncio.sleep(0.05)
         await ask(self._bus, CreateTenant(tenant=TENANT), "tenant")
@@ -86,12 +88,12 @@ class Fabric:
         self._simulation = await asyncio.create_subprocess_exec(
             sys.executable, *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 24
         )
-        assert (await self._answer())["ready"] == self._hosts
+        assert (await self._answer(STARTED_WITHIN_S))["ready"] == self._hosts
 
-    async def _answer(self) -> dict[str, Any]:
+    async def _answer(self, within_s: float = WITHIN_S) -> dict[str, Any]:
         assert self._simulation is not None
         assert self._simulation.stdout is not None
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(within_s):
             line = await self._simulation.stdout.readline()
         if not line:
             raise RuntimeError("the simulated hosts ended")
@@ -113,6 +115,16 @@ class Fabric:
         assert self._simulation.stdin is not None
         self._simulation.stdin.write(b"look\n")
         return await self._answer()
+
+    async def settled(self) -> dict[str, list[int]]:
+        """The counts, once nobody is told anything any more."""
+        counts: dict[str, list[int]] = (await self.look())["counts"]
+        async with asyncio.timeout(STARTED_WITHIN_S):
+            while True:
+                await asyncio.sleep(QUIET_S)
+                before, counts = counts, (await self.look())["counts"]
+                if counts == before:
+                    return counts
 
     def ipam_bytes(self) -> int:
         """Resident memory of the ipam actor."""
@@ -175,11 +187,11 @@ async def change_everywhere(fabric: Fabric, hosts: int, runs: int) -> list[float
 
 async def work_per_change(fabric: Fabric, changes: int) -> dict[str, float]:
     """What one host that is concerned, and all the others together, were told and did for each change."""
-    before = (await fabric.look())["counts"]
+    before = await fabric.settled()
     for _ in range(changes):
         name, _ = await fabric.attach(0)
         await fabric.delete(name)
-    after = (await fabric.look())["counts"]
+    after = await fabric.settled()
     told = {host: (after[host][0] - before[host][0], after[host][1] - before[host][1]) for host in after}
     concerned = told.pop(host_name(0))
     return {

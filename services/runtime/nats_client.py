@@ -71,6 +71,12 @@ class NatsClient(Client):
             writer.transport.abort()
         await super()._attempt_reconnect()
 
+    async def _process_pong(self) -> None:
+        """nats-py's own, but a flush that nobody waits for any more does not end the connection."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def flush_in_order(self) -> None:
         """The server has taken all that was sent before. nats-py's own ping overtakes what is still to be written."""
         assert self._flush_queue is not None, "it has connected before"

@@ -57,6 +57,7 @@ def test_an_older_journal_put_back_changes_no_host_until_it_is_adopted(
     line = len(host.log)
     host.netctl("journal", "restore", "--replace", str(short_path / "b"))
     host.until_logged(of_process("journal-mismatch"), since=line)
+    host.until_logged(lambda fact: fact.get("event") == "child-started" and fact.get("child") == "ipam", since=line)
     host.until_answering("ipam")
     assert names(host) == ["e1"]
     containers[0].run("busybox", "ping", "-c", "1", "-W", "5", "10.1.0.2")  # e2, of which the journal knows nothing

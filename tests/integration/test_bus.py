@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -148,6 +150,18 @@ async def test_subscription_stands_when_it_is_flushed(ipam: Bus, operator: Bus) 
         with anyio.fail_after(30):
             await received.wait()
         await subscription.close()
+
+
+async def test_a_flush_that_took_too_long_costs_no_connection(nats_server: RunningNats, operator: Bus) -> None:
+    os.kill(nats_server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unavailable):
+            await operator.flush(timeout_s=0.1)
+    finally:
+        os.kill(nats_server.pid, signal.SIGCONT)
+    await operator.flush(timeout_s=30)
+    assert operator.is_connected
+    assert operator.reconnections == 0
 
 
 async def test_one_of_a_queue_group_is_asked(nats_server: RunningNats, ipam: Bus, operator: Bus) -> None:
