@@ -91,6 +91,12 @@ class InterfaceState(msgspec.Struct, frozen=True):
         return tuple(_address_text(body) for body in self.addresses)
 
     @property
+    def facts(self) -> frozenset[object]:
+        """What is there, without what passes (lifetimes) and without the interface's own number."""
+        routes = {_route_place(body) for body in self.routes}
+        return frozenset((*self.texts, *routes, *(body[8:] for body in self.neighbours)))
+
+    @property
     def has_own_addresses(self) -> bool:
         """Whether there is an address that was not made by the kernel of a MAC."""
         return any(not text.startswith("fe80:") for text in self.texts)
@@ -147,8 +153,8 @@ def _card(body: bytes) -> Card:
     )
 
 
-def list_state(asking: NetlinkSocket, card: Card) -> InterfaceState:
-    """What is on the interface now. Raises: `CannotMove`."""
+def list_state(asking: NetlinkSocket, card: Card, *, is_strict: bool = True) -> InterfaceState:
+    """What is on the interface now. Raises: `CannotMove`, if strict; else what cannot be moved is left out."""
     families = (socket.AF_INET, socket.AF_INET6)
     addresses = [
         body
@@ -160,7 +166,7 @@ def list_state(asking: NetlinkSocket, card: Card) -> InterfaceState:
         body
         for family in families
         for body in asking.dump(RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
-        if _is_route_of(body, card.index)
+        if _is_route_of(body, card.index, is_strict=is_strict)
     ]
     neighbours = [
         body
@@ -171,7 +177,7 @@ def list_state(asking: NetlinkSocket, card: Card) -> InterfaceState:
     return InterfaceState(card.name, card.index, *lists, card.addrgen_mode, now_s())
 
 
-def _is_route_of(body: bytes, index: int) -> bool:
+def _is_route_of(body: bytes, index: int, *, is_strict: bool) -> bool:
     family, _dst, _src, _tos, _table, protocol, _scope, kind, flags = _ROUTE.unpack_from(body)
     if flags & _CLONED or kind in (_RTN_LOCAL, _RTN_BROADCAST, _RTN_ANYCAST):
         return False
@@ -181,6 +187,8 @@ def _is_route_of(body: bytes, index: int) -> bool:
     oif = struct.unpack("=I", found[_RTA_OIF])[0] if _RTA_OIF in found else 0
     is_ours = oif == index or any(hop[3] == index for hop in _hops(found.get(_RTA_MULTIPATH, b"")))
     if is_ours and _RTA_NH_ID in found:
+        if not is_strict:
+            return False
         raise CannotMove("a route uses a nexthop object (ip nexthop): write it with its gateway instead")
     return is_ours
 

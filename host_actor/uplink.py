@@ -132,7 +132,7 @@ async def ensure(uplink: Uplink, where: Place, on_step: Callable[[str], None] = 
         card = _checked(uplink, cards, bridges)
         bridge = bridges.get(uplink.bridge)
         datapath = where.datapath_beside(bridges)
-        if record is not None and await asyncio.to_thread(_is_whole, uplink, cards, bridge, datapath):
+        if record is not None and await asyncio.to_thread(_is_whole, record, cards, bridge, datapath):
             return await _follow(uplink, record, records, database)
         await _take(uplink, card, record, where, database, on_step)
         return True
@@ -154,27 +154,44 @@ def _checked(uplink: Uplink, cards: Mapping[str, Card], bridges: Mapping[str, ro
     return cards[uplink.interface]
 
 
-def _is_whole(uplink: Uplink, cards: Mapping[str, Card], bridge: rows.Bridge | None, datapath: str) -> bool:
-    """Whether the host has its addresses on the bridge, and the card is in it and has none."""
+def _is_whole(record: Record, cards: Mapping[str, Card], bridge: rows.Bridge | None, datapath: str) -> bool:
+    """Whether the host has its addresses on the bridge (the one that got them), and the card is in it and has none."""
+    uplink = uplink_of(record)
     wanted = {uplink.interface, uplink.bridge, uplink.outer_patch}
     if bridge is None or not wanted <= set(bridge.ports) or bridge.datapath != datapath:
         return False
     local = cards.get(uplink.bridge)
-    if local is None:
+    if local is None or local.index != record.bridge_index:
         return False
     with _netlink() as kernel:
-        on_card = list_state(kernel, cards[uplink.interface])
+        on_card = list_state(kernel, cards[uplink.interface], is_strict=False)
     return not on_card.addresses and bool(local.flags & 1)
 
 
 async def _follow(uplink: Uplink, record: Record, records: Records, database: OvsdbClient) -> bool:
-    """The patch carries the tags that are asked for now. Whether they were others."""
+    """The patch carries the tags that are asked for now, and the record says what the bridge has. Whether the tags were
+    others.
+    """
     asked = msgspec.json.encode(uplink).decode()
-    if record.uplink == asked:
-        return False
-    await database.transact([rows.limit(uplink)])
-    await asyncio.to_thread(records.write, uplink.interface, msgspec.structs.replace(record, uplink=asked))
-    return True
+    has_other_tags = record.uplink != asked
+    if has_other_tags:
+        await database.transact([rows.limit(uplink)])
+    now = await asyncio.to_thread(_on_bridge, uplink, record)
+    if has_other_tags or now is not None:
+        states = record.states if now is None else (now,)
+        newer = msgspec.structs.replace(record, uplink=asked, states=states)
+        await asyncio.to_thread(records.write, uplink.interface, newer)
+    return has_other_tags
+
+
+def _on_bridge(uplink: Uplink, record: Record) -> InterfaceState | None:
+    """What the bridge has; None when the record says so already."""
+    with _netlink() as kernel:
+        local = list_cards(kernel)[uplink.bridge]
+        now = list_state(kernel, local, is_strict=False)
+    if now.facts == frozenset().union(*(state.facts for state in record.states)):
+        return None
+    return msgspec.structs.replace(now, addrgen_mode=record.states[0].addrgen_mode)
 
 
 async def _take(
@@ -210,12 +227,13 @@ async def _take(
 def _recorded(uplink: Uplink, card: Card, before: Record | None, where: Place) -> Record:
     """The record of this attempt, on the disk. What a bridge that was taken away had is remembered from before."""
     with _netlink() as kernel:
-        states = [list_state(kernel, card)]
+        found = [list_state(kernel, card)]
         local = list_cards(kernel).get(uplink.bridge)
         if local is not None and (there := list_state(kernel, local)).has_own_addresses:
-            states.append(msgspec.structs.replace(there, addrgen_mode=_addrgen_mode(before, card)))
-        elif before is not None:
-            states = [*before.states, *(state for state in states if state.has_own_addresses)]
+            found.append(there)
+    states = [msgspec.structs.replace(state, addrgen_mode=_addrgen_mode(before, card)) for state in found]
+    if before is not None and (local is None or local.index != before.bridge_index):
+        states = [*before.states, *(state for state in states if state.has_own_addresses)]
     record = Record(
         attempt=os.urandom(8).hex(),
         phase="taking",
@@ -252,17 +270,18 @@ async def _do(record: Record, where: Place, database: OvsdbClient, on_step: Call
     if fault := await rows.fault_of(database, uplink.interface):
         raise TransactionRefused("the switch did not take the card up", fault)
     on_step("joined")
-    await asyncio.to_thread(_move, record)
+    bridge_index = await asyncio.to_thread(_move, record)
     on_step("moved")
     offloads = await asyncio.to_thread(_shield, record, datapath)
     on_step("shielded")
-    taken = msgspec.structs.replace(record, phase="taken", offloads={**offloads, **record.offloads})
+    offloads |= record.offloads
+    taken = msgspec.structs.replace(record, phase="taken", bridge_index=bridge_index, offloads=offloads)
     await asyncio.to_thread(where.records.write, uplink.interface, taken)
     on_step("committed")
 
 
-def _move(record: Record) -> None:
-    """Addresses and routes are on the bridge's local port, and no others of the kernel's making."""
+def _move(record: Record) -> int:
+    """Addresses and routes are on the bridge's local port, and no others of the kernel's making. Returns its number."""
     uplink = uplink_of(record)
     with _netlink() as kernel:
         cards = list_cards(kernel)
@@ -273,6 +292,7 @@ def _move(record: Record) -> None:
         moves = [message for state in record.states for message in place(state, card, local, record.mac)]
         kernel.request(*moves, accepting=MAY_BE_SO_ALREADY)
         _remove_surplus(kernel, record.states, local)
+        return local.index
 
 
 def _shield(record: Record, datapath: str) -> dict[str, int]:
@@ -290,7 +310,7 @@ def _addrgen_mode(record: Record | None, card: Card) -> int:
 
 
 def _remove_surplus(kernel: NetlinkSocket, wanted: Sequence[InterfaceState], card: Card) -> None:
-    extra = surplus(wanted, list_state(kernel, card))
+    extra = surplus(wanted, list_state(kernel, card, is_strict=False))
     if extra:
         kernel.request(*(delete_route(body, card) for body in extra), accepting=MAY_BE_SO_ALREADY)
 
@@ -346,14 +366,15 @@ def _return(record: Record) -> None:
             log.warning("uplink-card-gone", interface=uplink.interface, addresses=record.people_read)
             return
         if local is not None:
-            there = list_state(kernel, local)
+            there = list_state(kernel, local, is_strict=False)
             if (record.phase == "taken" or not states) and there.has_own_addresses:
                 states = (msgspec.structs.replace(there, addrgen_mode=_addrgen_mode(record, card)),)
         moves = [message for state in states for message in place(state, local, card)]
         kernel.request(*moves, accepting=MAY_BE_SO_ALREADY)
         _remove_surplus(kernel, states, card)
         if local is not None:
-            kernel.request(*remove(list_state(kernel, local), local), accepting=MAY_BE_SO_ALREADY)
+            left = list_state(kernel, local, is_strict=False)
+            kernel.request(*remove(left, local), accepting=MAY_BE_SO_ALREADY)
     restore_offloads(uplink.interface, record.offloads)
 
 

@@ -39,6 +39,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     database: str  # the socket of the switch's database
     offloads: dict[str, int]  # what the card did with packets before they are seen, where it was told to stop
     people_read: tuple[str, ...]  # the addresses
+    bridge_index: int = 0  # the number of the bridge's interface, once it has what the card had: another one has not
     states: tuple[InterfaceState, ...]  # what is on the card, and what a bridge of ours had already
 
     @property

@@ -197,6 +197,31 @@ async def test_what_was_taken_away_by_hand_comes_back(
     until_standing(before, "phy-eth9")
 
 
+async def test_a_switch_that_was_ended_in_order_gets_the_addresses_again(
+    place: Place, machine: NetworkNamespace, open_vswitch: RunningSwitch
+) -> None:
+    await ensure(UPLINK, place)
+    ip("address", "add", "192.0.2.201/24", "dev", "phy-eth9")
+    assert not await ensure(UPLINK, place)
+    now = standing("phy-eth9")
+    await asyncio.to_thread(restart_in_order, open_vswitch)
+    ip("address", "replace", f"{HERE}/24", "dev", "phy-eth9")  # somebody else was quicker with one of them
+    ip("link", "set", "phy-eth9", "up")
+    await ensure(UPLINK, place)
+    assert reaches(machine, HERE)
+    assert pings(machine, "192.0.2.201")
+    until_standing(now, "phy-eth9")
+
+
+def restart_in_order(switch: RunningSwitch) -> None:
+    """The switch was told to end, and has started again: its bridges' interfaces are other ones."""
+    with os.fdopen(os.pidfd_open(switch.pid())) as ending:
+        switch.run("ovs-appctl", "exit")
+        assert select.select([ending], [], [], WITHIN_S)[0]
+    switch.start()
+    switch.run("ovs-vsctl", "--timeout=30", "wait-until", "interface", "phy-eth9", "ofport>0")
+
+
 async def test_what_comes_to_the_card_later_moves_as_well(place: Place, machine: NetworkNamespace) -> None:
     await ensure(UPLINK, place)
     ip("address", "add", "192.0.2.200/24", "dev", "eth9")
