@@ -10,7 +10,7 @@ from messages.ipam import COUNT_MAX, SHOWN_RANGES_MAX, AddressesView, AddressSet
 
 from .lookup import FoundNetwork
 from .pools import reserved_in
-from .resting import is_over
+from .resting import held_on, is_over
 from .spans import Span, joined, without
 from .state import Pool, State, span_of, spans_of
 
@@ -45,6 +45,7 @@ def _subnet(state: State, found: FoundNetwork, subnet: Network, now_ns: int) -> 
         pooled=_shown(pooled, family),
         on_request=_shown(on_request, family),
         free=_shown(free, family),
+        rests_for=_waited_for(state, found.tenant, pool, whole, now_ns),
     )
 
 
@@ -58,6 +59,11 @@ def _resting(state: State, tenant: str, pool: Pool, whole: Span, now_ns: int) ->
     order = pool.resting_order
     within = order[bisect_left(order, whole[0]) : bisect_right(order, whole[1])]
     return joined(each for each in within if not is_over(state, tenant, pool.resting[each], now_ns))
+
+
+def _waited_for(state: State, tenant: str, pool: Pool, whole: Span, now_ns: int) -> tuple[str, ...]:
+    rests = (pool.resting[each] for each in pool.resting_order if whole[0] <= each <= whole[1])
+    return tuple(sorted({host for rest in rests for host in held_on(state, tenant, rest, now_ns)}))
 
 
 def _shown(spans: list[Span], family: int) -> AddressSet:

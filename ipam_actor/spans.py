@@ -14,7 +14,7 @@ Span = tuple[int, int]
 
 
 def without(spans: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
-    """What is left of `spans` where no hole is. Both ascend and are disjoint in themselves; so is the result."""
+    """What is left of `spans` where no hole is. Both ascend, and `spans` are disjoint; so is the result."""
     left: list[Span] = []
     at = 0
     for first, last in spans:
@@ -25,7 +25,7 @@ def without(spans: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
         while begin <= last and hole < len(holes) and holes[hole][0] <= last:
             if begin < holes[hole][0]:
                 left.append((begin, holes[hole][0] - 1))
-            begin = holes[hole][1] + 1
+            begin = max(begin, holes[hole][1] + 1)
             hole += 1
         if begin <= last:
             left.append((begin, last))

@@ -33,6 +33,7 @@ class SubnetAddresses(Part, frozen=True, kw_only=True):
 
     `used` by endpoints; `reserved` for the subnet itself and its gateway; `resting` after an endpoint; `excluded`;
     `pooled`: free, kept for a pool; `on_request`: free, outside the ranges to choose from; `free` for whoever comes.
+    `rests_for`: the hosts that have not said yet that the ports are gone which had resting addresses.
     """
 
     subnet: Network
@@ -43,6 +44,7 @@ class SubnetAddresses(Part, frozen=True, kw_only=True):
     pooled: AddressSet
     on_request: AddressSet
     free: AddressSet
+    rests_for: tuple[str, ...] = ()
 
 
 class AddressesView(View, frozen=True, kw_only=True):

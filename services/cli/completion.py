@@ -11,7 +11,9 @@ from .verbs import SHORT_VERBS, Session, Verb
 
 SHELLS = ("bash", "zsh", "fish")
 COMMON = "--tenant --output --timeout --server --creds --context --help"
-COMMON_OF_CHANGES = "--wait --network --container --address --host --subnet --gateway --encap --tag"
+COMMON_OF_CHANGES = (
+    "--wait --network --container --address --pool --exclude --range --host --subnet --gateway --encap --tag"
+)
 NAMED_VERBS = ("show", "delete", "attach", "detach", "remove", "select", "ports")
 LISTED_NOUNS = ("tenant", "network", "endpoint", "host", "context")
 

@@ -11,6 +11,7 @@ from messages.host import HostView, InspectHost, ListHosts, PortView, RepairHost
 from messages.ipam import COUNT_MAX, AddressesView, AddressSet, ShowIpam
 from messages.pool import CreatePool, DeletePool, GetPool, ListPools, PoolView
 from messages.replies import Items, Refused
+from messages.tenant import ListTenants, TenantView
 
 from . import output
 from .client import Client
@@ -35,7 +36,9 @@ def rows(view: AddressesView) -> Iterator[output.Row]:
             addresses: AddressSet = getattr(subnet, what)
             if addresses.count or what in ALWAYS_SHOWN:
                 where = (view.tenant, view.network, str(subnet.subnet))
-                yield (*where, what.replace("_", "-"), _count(addresses), _ranges(addresses))
+                waits = f" (until {', '.join(subnet.rests_for)} took the ports away)" if subnet.rests_for else ""
+                said = _ranges(addresses) + (waits if what == "resting" else "")
+                yield (*where, what.replace("_", "-"), _count(addresses), said)
 
 
 def _count(addresses: AddressSet) -> str:
@@ -119,10 +122,13 @@ def _check(session: Session, chosen: argparse.Namespace) -> int:
 
 
 def _look(client: Client) -> Seen:
-    everything = client.items(ListEndpoints(tenant=subjects.FABRIC)).objects
+    found = client.items(ListTenants(tenant=subjects.FABRIC)).objects
+    tenants = [each.name for each in found if isinstance(each, TenantView)]
+    # Tenant by tenant: an answer has at most what a message may hold.
+    everything = [each for name in tenants for each in client.items(ListEndpoints(tenant=name)).objects]
+    networks = [each for name in tenants for each in client.items(ShowIpam(tenant=name)).objects]
     hosts = client.items(ListHosts(tenant=subjects.FABRIC)).objects
     members = frozenset(host.name for host in hosts if isinstance(host, HostView))
-    networks = client.items(ShowIpam(tenant=subjects.FABRIC)).objects
     return Seen(
         [each for each in everything if isinstance(each, EndpointView)],
         members,

@@ -31,6 +31,8 @@ def lab() -> Iterator[Lab]:
     with labs.running_lab("--hosts", "3") as running:
         first = running["h1"]
         first.type("netctl network create web --encap vxlan --subnet 10.6.0.0/24")
+        first.type("netctl ipam pool create front --network web --range 10.6.0.100-10.6.0.110")
+        first.type("netctl network set web --exclude 10.6.0.200")
         for host in running.hosts:
             host.make_container(f"c{host.name}")
             create = f"netctl endpoint create e{host.name} --network web --container netns:c{host.name}"

@@ -231,11 +231,13 @@ def test_every_address_is_shown_once_and_rests_are_over_when_they_are() -> None:
     world.delete("e1")
     assert text(world, "used") == "10.1.1.1, 10.1.1.3-10.1.1.6"
     assert text(world, "resting") == "10.1.1.2"
+    assert shown(world).rests_for == ("h1",)
     assert text(world, "free") == "10.1.1.7-10.1.1.99, 10.1.1.110-10.1.1.199, 10.1.1.210-10.1.1.253"
     assert text(world, "pooled") == "10.1.1.200-10.1.1.209"
     assert text(world, "reserved") == "10.1.1.0, 10.1.1.254-10.1.1.255"
     world.rest_over()
     assert text(world, "resting") == ""
+    assert shown(world).rests_for == ()
     assert text(world, "free").startswith("10.1.1.2, 10.1.1.7-")
     view = shown(world)
     sets = (view.used, view.free, view.resting, view.excluded, view.reserved, view.pooled, view.on_request)
