@@ -26,8 +26,16 @@ NOTHING = AddressSet(count=0)
 def network(*used: str) -> AddressesView:
     ranges = tuple(map(parse_range, used))
     count = sum(each.last - each.first + 1 for each in ranges)
-    others = dict.fromkeys(("reserved", "resting", "excluded", "pooled", "on_request", "free"), NOTHING)
-    subnet = SubnetAddresses(subnet=ip_network("11.1.1.0/24"), used=AddressSet(count=count, ranges=ranges), **others)
+    subnet = SubnetAddresses(
+        subnet=ip_network("11.1.1.0/24"),
+        used=AddressSet(count=count, ranges=ranges),
+        reserved=NOTHING,
+        resting=NOTHING,
+        excluded=NOTHING,
+        pooled=NOTHING,
+        on_request=NOTHING,
+        free=NOTHING,
+    )
     return AddressesView(tenant="acme", network="web", name="web", subnets=(subnet,))
 
 
