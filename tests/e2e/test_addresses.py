@@ -53,7 +53,8 @@ def attached(shell: Shell) -> Iterator[Shell]:
 def sets(shell: Shell, network: str = "web") -> dict[str, str]:
     """The kinds of addresses in a network's first subnet, each as ranges."""
     shown = shell.show(f"ipam show {network}")[0]["subnets"][0]
-    return {what: ", ".join(each["ranges"]) for what, each in shown.items() if what != "subnet" and each["count"]}
+    kinds = {what: each for what, each in shown.items() if what not in ("subnet", "rests_for")}
+    return {what: ", ".join(each["ranges"]) for what, each in kinds.items() if each["count"]}
 
 
 def kinds(shell: Shell, status: int) -> list[tuple[str, str]]:
