@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from services.runtime import join_token
+from services.cli.server import Server
+from services.cli.wire import Rejected, Wire
+from services.runtime import identity, join_token
 from tests.harness.cluster_daemons import Daemons, Machine, running_daemons
 from tests.harness.nats import RunningNats
 from tests.requires import needs_isolation, needs_ovs
@@ -49,6 +52,11 @@ def hosts(machine: Machine) -> dict[str, str]:
     return {view["name"]: view["status"]["state"] for view in views}
 
 
+def addresses(machine: Machine) -> dict[str, list[str]]:
+    views = json.loads(machine.netctl("endpoint", "list", "-o", "json").stdout)
+    return {view["name"]: view["status"]["addresses"] for view in views}
+
+
 def as_host(daemons: Daemons, server: str, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What netctl says at one server, with the key of the host of that name."""
     state_dir = daemons.directory / f"joined-{name}"
@@ -71,6 +79,20 @@ def test_a_machine_joins_with_a_token_and_plain_netplugin_then_runs_its_host(dae
     assert hosts(daemons["n1"])["d1"] == "joined"
     assert machine.netctl("host", "show", "d1").returncode == 0
     machine.stop()
+    # away for good: what was on it is detached, keeps its addresses, and only then it can be removed
+    operator = daemons["n2"]
+    operator.netctl("network", "create", "web")
+    for name in ("e1", "e2"):
+        where = ("--container", f"netns:{name}", "--host", "d1", "--wait", "accepted")
+        operator.netctl("endpoint", "create", name, "--network", "web", *where)
+    before = addresses(operator)
+    refused(operator.netctl("host", "remove", "d1", check=False), "host-in-use")
+    assert "2 endpoint(s) detached" in operator.netctl("host", "drain", "d1").stdout
+    assert addresses(operator) == before
+    assert "0 endpoint(s) detached" in operator.netctl("host", "drain", "d1").stdout
+    operator.netctl("host", "remove", "d1")
+    refused(operator.netctl("host", "drain", "d1", check=False), "unknown-host")
+    assert "d1" not in hosts(operator)
 
 
 def test_every_server_lets_a_joined_host_in_and_it_speaks_for_itself_alone(daemons: Daemons) -> None:
@@ -86,6 +108,43 @@ def test_every_server_lets_a_joined_host_in_and_it_speaks_for_itself_alone(daemo
         done = as_host(daemons, "n2", "d2", *command)
         assert done.returncode == 1
         assert "permission" in done.stderr.lower() or "refused" in done.stderr, done.stderr
+
+
+def test_a_joined_host_reports_on_no_other(daemons: Daemons) -> None:
+    assert join(daemons.machine("d7"), token_of(daemons)).returncode == 0
+    state_dir = daemons["d7"].state_dir
+    server = Server(
+        urls=("tls://127.0.0.22:4222",),
+        source="the test",
+        seed_file=str(state_dir / "keys/host-d7.nk"),
+        ca=str(state_dir / "tls/ca.pem"),
+        inbox_prefix=identity.inbox_prefix("host-d7"),
+    )
+
+    def is_let(subject: str) -> bool:
+        wire = Wire(server, "test")
+        wire.connect(time.monotonic() + 20)
+        try:
+            wire.publish(subject, b"\x80")
+            wire.subscribe(f"{server.inbox_prefix}.x")  # the server has read it when it has read this
+        except Rejected:
+            return False
+        finally:
+            wire.close()
+        return True
+
+    def let(*subjects: str) -> list[str]:
+        return daemons.namespace.call(lambda: [subject for subject in subjects if is_let(subject)])
+
+    own = ("np.v1.port.d7.acme.e1", "np.v1.cmd.fabric.host.join")
+    others = ("np.v1.port.n1.acme.e1", "np.v1.evt.acme.port.n1.port-bound", "np.v1.evt.fabric.host.host-joined")
+    commands = ("np.v1.cmd.acme.endpoint.detach", "np.v1.cmd.fabric.host.remove", "np.v1.svc.fabric.host.join")
+    assert let(*own, *others, *commands) == list(own)
+
+
+def test_a_token_lasts_a_minute_at_least(daemons: Daemons) -> None:
+    done = daemons["n1"].netctl("host", "token", "--ttl", "5s", check=False)
+    refused(done, "expected 60 to", status=2)
 
 
 def test_a_server_that_was_away_learns_who_joined(daemons: Daemons) -> None:
