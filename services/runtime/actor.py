@@ -103,7 +103,14 @@ class Actor(Generic[StateT]):
         """
         async with anyio.create_task_group() as tasks, asyncio.TaskGroup() as commands:
             current = anyio.Event()
-            committer = Committer(self._definition, self.projection, self._journal, tasks, self.measures)
+            committer = Committer(
+                self._definition,
+                self.projection,
+                self._journal,
+                tasks,
+                self.measures,
+                lambda: self._bus.deaf_feeds > 0,
+            )
             tasks.start_soon(lambda: self.projection.run(current=current))
             await current.wait()
             receive = self._receiver(committer, commands)

@@ -126,6 +126,7 @@ class Bus:
         self._start_failed = asyncio.Event()
         self._broken: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
         self.reconnections = 0
+        self.deaf_feeds = 0  # that broke and are not open again (`journal_follow`)
         self.reopenings = 0  # of feeds that broke (`journal_follow`)
 
     async def open(self) -> None:

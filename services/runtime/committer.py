@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, islice
 from typing import Generic
 
@@ -28,7 +28,7 @@ from messages.codec import MSGPACK, encode
 from messages.intent import IntentView
 from messages.replies import Accepted, AnyReply, AnyView, Item, Refused, Unavailable
 from messages.struct import Command, kebab
-from messages.subjects import aggregate_of
+from messages.subjects import FABRIC, aggregate_of
 
 from . import errors
 from .actor_metrics import ActorMeasures
@@ -48,6 +48,7 @@ BATCH_FROM = 8  # commands waiting; below it, singles are faster than one batch
 BATCH_COMMANDS_MAX = 64
 DECIDE_WITHIN_S = 10.0
 RETRY_AFTER_S = 0.5
+HEAR_WITHIN_S = 1.5  # then its sender asks again, maybe another copy
 QUERIES = frozenset({"get", "list"})  # verbs
 
 Lane = tuple[str, ...]
@@ -88,7 +89,11 @@ class _Decided(msgspec.Struct):
 
 
 class Committer(Generic[StateT]):
-    """The writing half of an actor. `tasks` owns the lanes' workers."""
+    """The writing half of an actor. `tasks` owns the lanes' workers.
+
+    `is_deaf` says whether the journal is not being followed just now (its server has gone): then a question waits until
+    what is shown is not older than the question.
+    """
 
     def __init__(
         self,
@@ -97,7 +102,9 @@ class Committer(Generic[StateT]):
         journal: Journal,
         tasks: TaskGroup,
         measures: ActorMeasures | None = None,
+        is_deaf: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_deaf = is_deaf
         self._definition = definition
         self._projection = projection
         self._journal = journal
@@ -122,11 +129,22 @@ class Committer(Generic[StateT]):
                 await self._projection.catch_up(*_place_of(command))  # maybe only a part of it has been followed
                 request.is_confirmed = True
                 lane = self._lane(command)
+            elif not lane and self._is_deaf():
+                await self._hear(command)
         except errors.Unavailable as fault:
             request.put_off(fault)
         else:
             self._enter(lane, request)
         return await request.reply
+
+    async def _hear(self, question: Command) -> None:
+        """All that the journal held at the call has been applied. Raises: Unavailable."""
+        place = ("*", None) if question.tenant == FABRIC else _place_of(question)
+        try:
+            async with asyncio.timeout(HEAR_WITHIN_S):
+                await self._projection.catch_up(*place)
+        except TimeoutError:
+            raise errors.Unavailable("this copy cannot follow the journal just now", RETRY_AFTER_S) from None
 
     def _lane(self, command: Command) -> Lane:
         return tuple(sorted(self._definition.writes(self._projection.state, command)))

@@ -217,15 +217,17 @@ class Feed:
         Raises: JournalReplaced; Unavailable when the connection has ended for good.
         """
         self._bus.reopenings += 1
-        while True:
-            await self._bus.connected()
-            try:
-                await self.open()
-            except Unavailable as fault:
-                log.debug("feed-not-open", detail=fault.detail)
+        self._bus.deaf_feeds += 1
+        try:
+            while True:
+                await self._bus.connected()
+                try:
+                    return await self.open()
+                except Unavailable as fault:
+                    log.debug("feed-not-open", detail=fault.detail)
                 await anyio.sleep(REOPEN_WAIT_S)
-            else:
-                return
+        finally:
+            self._bus.deaf_feeds -= 1
 
     async def _answer_flow_control(self) -> None:
         reply, self._flow_reply = self._flow_reply, ""

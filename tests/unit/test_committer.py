@@ -15,8 +15,8 @@ from anyio.abc import TaskGroup
 from ipam_actor.definition import IPAM
 from ipam_actor.state import State
 from messages.endpoint import CreateEndpoint, DeleteEndpoint
-from messages.network import CreateNetwork
-from messages.replies import Accepted, AnyReply, Refused, Unavailable
+from messages.network import CreateNetwork, ListNetworks
+from messages.replies import Accepted, AnyReply, Items, Refused, Unavailable
 from messages.struct import Command
 from services.runtime.committer import Committer
 from services.runtime.decision import Decision, Definition, Origin, Stamp
@@ -244,4 +244,20 @@ async def test_true_already_and_refused_rest_on_all_that_was_recorded() -> None:
         for reply in replies:
             assert isinstance(reply, Accepted), reply
             assert reply.is_changed
+        tasks.cancel_scope.cancel()
+
+
+async def test_while_the_journal_is_not_followed_a_question_waits_for_what_was_recorded_before_it() -> None:
+    async with running() as world, anyio.create_task_group() as tasks:
+        await world.submit(WEB)
+        other: Projection[State] = Projection(IPAM, world.journal)
+        committer = Committer(IPAM, other, world.journal, tasks, is_deaf=lambda: True)
+        stamp = Stamp(10**18, "q1", Origin("tester"), bytes(16))
+        for tenant in ("default", "fabric"):
+            late = await committer.submit(ListNetworks(tenant=tenant), stamp)
+            assert isinstance(late, Unavailable)
+        tasks.start_soon(lambda: other.run(current=anyio.Event()))
+        reply = await committer.submit(ListNetworks(tenant="fabric"), stamp)
+        assert isinstance(reply, Items)
+        assert len(reply.objects) == 1
         tasks.cancel_scope.cancel()
