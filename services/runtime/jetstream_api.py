@@ -69,10 +69,10 @@ async def call(bus: Bus, verb: str, body: object = None, timeout_s: float = ANSW
     return answer
 
 
-async def ask(bus: Bus, verb: str, body: object = None) -> dict[str, Any]:
+async def ask(bus: Bus, verb: str, body: object = None, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
     """The same for what only reads. Raises: Unavailable for every failure, ApiError only for what is not found."""
     try:
-        return await call(bus, verb, body)
+        return await call(bus, verb, body, timeout_s)
     except OutcomeUnknown as fault:
         raise Unavailable(fault.detail) from fault
     except ApiError as fault:

@@ -17,7 +17,8 @@ from .jetstream_api import ApiError
 
 log = structlog.get_logger()
 
-RETRY_S = 0.5
+RETRY_S = 0.2
+INFO_WITHIN_S = 1.0  # servers that have not chosen a leader yet do not answer at all
 DUPLICATE_WINDOW_S = 3600  # a command repeated within it is answered again and changes nothing
 AUDIT_BYTES_MAX = 64 * 2**20
 
@@ -88,7 +89,7 @@ async def ensure_streams(bus: Bus, replicas: int = 1) -> None:
 
 async def _configuration(bus: Bus, name: str) -> dict[str, Any] | None:
     try:
-        answer = await jetstream_api.ask(bus, f"STREAM.INFO.{name}")
+        answer = await jetstream_api.ask(bus, f"STREAM.INFO.{name}", timeout_s=INFO_WITHIN_S)
     except ApiError:
         return None
     configuration: dict[str, Any] = answer["config"]
