@@ -27,12 +27,16 @@ class BusFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write(state_dir: Path, host: str, urls: Sequence[str], ca: bytes, seed: bytes) -> None:
-    """`settings` finds the servers, the certificate and the seed; bus.json comes last."""
+    """`settings` finds the servers, the certificate and the seed; bus.json comes last.
+
+    Which server is asked first follows from the host's name, so that hosts spread over them.
+    """
+    at = sum(host.encode()) % len(urls)
     for folder in (state_dir, state_dir / "tls", state_dir / "keys"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     nats_keys.write(state_dir / CA_PATH, ca, mode=0o644)
     nats_keys.write(identity.seed_file(state_dir / "keys", identity.host_user(host)), seed, mode=0o600)
-    content = msgspec.json.format(msgspec.json.encode(BusFile(host=host, urls=tuple(urls))))
+    content = msgspec.json.format(msgspec.json.encode(BusFile(host=host, urls=(*urls[at:], *urls[:at]))))
     nats_keys.write(state_dir / FILE, content, mode=0o644)
 
 

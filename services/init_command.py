@@ -16,6 +16,7 @@ EXIT_USAGE = 2
 EPILOG = """\
 Copy DIR/<server> to /var/lib/netplugin of that server's machine, mode 0700, and start `netplugin` there. Any three are
 a cluster that goes on while one of them is away; ports 4222 (clients) and 6222 (servers) must be open between them.
+A cluster begins with an empty journal: it does not take over that of a server which was alone.
 Each DIR/<host> likewise, or let a host join later: `netctl host token`, `netplugin join`.
 Keep DIR/authority: with it `netplugin init DIR --server ...` adds servers and makes new certificates (they last ten
 years).

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from messages import subjects
+from messages import names, subjects
 from messages.host import AdmitHost, invitation_of
 
 from . import bus_file, cluster, nats_keys
@@ -74,6 +74,7 @@ def _join(given: argparse.Namespace) -> None:
         word = sys.stdin.readline() if given.token == FROM_STDIN else given.token
         token = join_token.parse(word)
         one_time_key = nats_keys.public_key_of(token.seed.encode())
+        names.check_token("host name", given.host)
         machine_id = _machine_id(given.machine_id_file)
         keys_dir = given.state_dir / "keys"
         keys_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -49,6 +49,20 @@ def test_with_one_machine_away_the_others_serve_and_say_so(daemons: Daemons) -> 
     assert names == {"before", "at-n1", "at-n2"}
 
 
+def test_all_machines_killed_and_started_again_know_all_that_was_acknowledged(daemons: Daemons) -> None:
+    names = [f"web{number}" for number in range(5)]
+    for name in names:
+        daemons["n1"].netctl("network", "create", name)
+    for machine in daemons.machines.values():
+        machine.crash()
+    done = daemons["n1"].netctl("network", "list", "--timeout", "2s", check=False)
+    assert done.returncode == 3
+    assert all(f"127.0.0.2{number}:4222: Connection refused" in done.stderr for number in (1, 2, 3)), done.stderr
+    daemons.start()
+    views = json.loads(daemons["n3"].netctl("network", "list", "-o", "json").stdout)
+    assert [view["name"] for view in views] == names
+
+
 def test_a_machine_that_is_stopped_hands_on_and_its_own_command_line_asks_the_others(daemons: Daemons) -> None:
     leader = next(name for name, check in servers(daemons["n1"]).items() if check["facts"] == "leads the journal")
     daemons[leader].kill("ipam")

@@ -197,6 +197,13 @@ def test_a_token_that_is_none_is_wrong_usage_and_changes_nothing(daemons: Daemon
     assert not machine.state_dir.exists()
 
 
+@pytest.mark.parametrize("name", ["../../evil", "A Host", "", "h" * 64])
+def test_a_name_that_is_none_is_wrong_usage_and_changes_nothing(daemons: Daemons, name: str) -> None:
+    machine = daemons.machine("d9")
+    refused(join(machine, token_of(daemons), "--host", name), "host name", status=2)
+    assert not machine.state_dir.exists()
+
+
 def test_what_is_no_machine_id_is_wrong_usage(daemons: Daemons, tmp_path: Path) -> None:
     for content, says in (("", "is empty"), ("no id", "machine id 'no id'")):
         (tmp_path / "id").write_text(content)

@@ -71,8 +71,14 @@ def test_a_state_directory_says_whose_it_is(tmp_path: Path) -> None:
     assert config.load({"state_dir": str(tmp_path / "a")}, {}, {}, cluster.remembered).host == "a"
     host = config.load({"state_dir": str(tmp_path / "d")}, {}, {}, cluster.remembered)
     assert (host.host, host.actors) == ("d", ("host",))
-    assert (host.nats or "").split(",")[0] == "tls://10.0.0.1:4222"
+    assert sorted((host.nats or "").split(",")) == [f"tls://{address}:4222" for address in THREE.values()]
     assert (host.creds, host.ca) == (tmp_path / "d/keys/host-d.nk", tmp_path / "d/tls/ca.pem")
+
+
+def test_hosts_without_a_server_spread_over_the_servers(tmp_path: Path) -> None:
+    cluster.prepare(tmp_path, THREE, hosts := [f"h{number}" for number in range(6)])
+    found = [config.load({"state_dir": str(tmp_path / name)}, {}, {}, cluster.remembered) for name in hosts]
+    assert {(each.nats or "").split(",")[0] for each in found} == {f"tls://{ip}:4222" for ip in THREE.values()}
 
 
 def test_a_server_that_is_named_wins_over_the_state_directory(tmp_path: Path) -> None:
