@@ -99,6 +99,7 @@ class Feed:
     ) -> None:
         self.queue: deque[Recorded] = deque()
         self.is_broken = False
+        self.replicas = 1  # of the stream, once it is open
         self.pending = 0  # matching events that the server had not yet sent with the last delivery
         self._bus = bus
         self._filters = tuple(filters)
@@ -148,6 +149,7 @@ class Feed:
                 f"this one is of {stream.created} and ends at {stream.state.last_seq}"
             )
         self._created = stream.created
+        self.replicas = stream.config.num_replicas
         self._older_since = 0.0
 
     def _is_to_be_forgiven(self) -> bool:

@@ -14,6 +14,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from messages.subjects import JOURNAL_STREAM, aggregate_of
 
@@ -209,7 +210,21 @@ class JetStreamJournal:
         """See `Journal.read`."""
         if until_seq <= after_seq:
             return []
-        return await _read(Feed(self._bus, filters, after_seq), until_seq)
+        feed = Feed(self._bus, filters, after_seq)
+        found = await _read(feed, until_seq)
+        if feed.replicas == 1:
+            return found
+        # The server that read it may have been behind the others: then it is read on, to what the leader has.
+        end = min(until_seq, max([await self.last_seq(each) for each in filters]))
+        at = found[-1].seq if found else after_seq
+        if at < end:
+            async with aclosing(self.follow(filters, at)) as events:
+                async for recorded in events:
+                    if recorded.seq <= until_seq:
+                        found.append(recorded)
+                    if recorded.seq >= end:
+                        break
+        return found
 
     async def identity(self) -> Identity:
         """See `Journal.identity`."""
