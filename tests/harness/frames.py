@@ -32,9 +32,14 @@ def ethernet(to: str, source: str, kind: int, payload: bytes, tag: int | None = 
     return packed(to) + packed(source) + dot1q + struct.pack("!H", kind) + payload
 
 
-def udp4(source: str, to: str, text: bytes) -> bytes:
-    """An IPv4 packet with a UDP datagram from port 9 to port 9."""
-    datagram = struct.pack("!HHHH", 9, 9, 8 + len(text), 0) + text
+def vxlan(source: str, to: str, vni: int, inner: bytes) -> bytes:
+    """An IPv4 packet that carries a frame of a VXLAN network (RFC 7348 section 5)."""
+    return udp4(source, to, struct.pack("!II", 0x08000000, vni << 8) + inner, port=4789)
+
+
+def udp4(source: str, to: str, text: bytes, port: int = 9) -> bytes:
+    """An IPv4 packet with a UDP datagram from port 9."""
+    datagram = struct.pack("!HHHH", 9, port, 8 + len(text), 0) + text
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, 17, 0)
     head += IPv4Address(source).packed + IPv4Address(to).packed
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + datagram

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
 from pathlib import Path
 
 import anyio
@@ -139,8 +139,11 @@ class Containers:
 class HostWorld:
     """What outlives a host actor: journal, switch, containers and its folder; and actors on them, one after another."""
 
-    def __init__(self, folder: Path, host: str = HOST, journal: MemoryJournal | None = None) -> None:
+    def __init__(
+        self, folder: Path, host: str = HOST, journal: MemoryJournal | None = None, vtep: IPv4Address | None = None
+    ) -> None:
         self.folder = folder
+        self.vtep = vtep
         self.host = host
         self.journal = journal or MemoryJournal()
         self.switch = MemorySwitch()
@@ -158,7 +161,7 @@ class HostWorld:
     def new_actor(self) -> HostActor:
         """An actor that starts from what is on the disk."""
         return HostActor(
-            HostFacts(host=self.host, driver="memory", bridge="vlanBr", version="0"),
+            HostFacts(host=self.host, driver="memory", bridge="vlanBr", version="0", vtep=self.vtep),
             MemoryDriver(self.switch),
             self.containers,
             StateFile(self.folder, self.host),

@@ -14,7 +14,8 @@ from .netns import NetworkNamespace, network_namespace, run
 from .openvswitch import RunningSwitch, running_switch
 
 UNDERLAY_MTU = 1600
-_UNDERLAY = "underlay"
+BRIDGE = "ubr"
+UNDERLAY = "underlay"  # the namespace of its bridge
 T = TypeVar("T")
 
 
@@ -50,9 +51,9 @@ def running_hosts(
 ) -> Iterator[list[RunningHost]]:
     """Hosts that have ended when the context has. At most 9, and one such group at a time in a network namespace."""
     with ExitStack() as stack:
-        underlay = stack.enter_context(network_namespace(_UNDERLAY))
-        underlay.run("ip", "link", "add", "ubr", "type", "bridge")
-        underlay.run("ip", "link", "set", "ubr", "up", "mtu", str(mtu_bytes))
+        underlay = stack.enter_context(network_namespace(UNDERLAY))
+        underlay.run("ip", "link", "add", BRIDGE, "type", "bridge")
+        underlay.run("ip", "link", "set", BRIDGE, "up", "mtu", str(mtu_bytes))
         hosts = []
         for number, name in enumerate(names, 1):
             namespace = stack.enter_context(network_namespace(name))
@@ -69,7 +70,7 @@ def _wire(underlay: NetworkNamespace, namespace: NetworkNamespace, number: int, 
     peer = ("peer", "name", "eth0", "netns", namespace.name, *mtu)
     near = ("ip", "link", "add", f"u{number}", "netns", underlay.name, *mtu, "type", "veth", *peer)
     run(*near)
-    underlay.run("ip", "link", "set", f"u{number}", "master", "ubr", "up")
+    underlay.run("ip", "link", "set", f"u{number}", "master", BRIDGE, "up")
     namespace.run("ip", "link", "set", "eth0", "up")
 
 
