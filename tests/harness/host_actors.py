@@ -109,8 +109,8 @@ class ActorHost:
         self._facts: list[dict[str, Any]] = []
         self._logged = threading.Condition()
 
-    def start(self) -> None:
-        """The actor is ready."""
+    def start(self, ready: str = "actor-ready") -> None:
+        """The actor has said this."""
         before = len(self._facts)
         command = self.host.namespace.command(sys.executable, "-m", "host_actor")
         self._process = subprocess.Popen(
@@ -118,7 +118,7 @@ class ActorHost:
         )
         self._reader = threading.Thread(target=self._read, args=(self._process.stderr,), daemon=True)
         self._reader.start()
-        self.until_logged("actor-ready", before)
+        self.until_logged(ready, before)
 
     def _read(self, stream: IO[str]) -> None:
         with stream:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .daemon import wait_for_end
 from .netns import NetworkNamespace, network_namespace, run
 from .openvswitch import RunningSwitch, running_switch
 
@@ -39,6 +42,13 @@ class RunningHost:
         add = ("ip", "address", "add", f"{self.vtep}/{length}", "dev", "br-phy")
         self.namespace.run(*add, *(() if self.vtep.version == 4 else ("nodad",)))
         self.namespace.run("ip", "link", "set", "br-phy", "up")
+
+    def restart_switch(self) -> None:
+        """ovs-vswitchd is killed, and started again once it is gone."""
+        pid = self.switch.pid()
+        os.kill(pid, signal.SIGKILL)
+        wait_for_end(pid)
+        self.switch.start()
 
     def known_neighbours(self) -> str:
         """What the switch knows of the underlay."""

@@ -35,6 +35,8 @@ class Pinging:
         self._flowing = threading.Event()
         self.sent_at_s: list[float] = []
         self.answered_at_s: dict[int, float] = {}
+        self.answered_twice: list[int] = []
+        self._answered = threading.Condition()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -51,6 +53,13 @@ class Pinging:
     def lost(self) -> list[int]:
         """The numbers of the requests that were never answered."""
         return [number for number in range(len(self.sent_at_s)) if number not in self.answered_at_s]
+
+    def until_answered(self) -> None:
+        """Return when something that is sent from now on has been answered."""
+        first = len(self.sent_at_s)
+        with self._answered:
+            there = self._answered.wait_for(lambda: max(self.answered_at_s, default=-1) >= first, FLOWING_WITHIN_S)
+        assert there, f"no answer from {self._address} any more"
 
     @property
     def longest_gap_s(self) -> float:
@@ -86,7 +95,11 @@ class Pinging:
             packet = self._socket.recv(2048)
             kind, _, _, identity, _, number = struct.unpack_from("!BBHHHI", packet, (packet[0] & 15) * 4)
             if (kind, identity) == (ECHO_REPLY, self._identity):
-                self.answered_at_s.setdefault(number, time.monotonic())
+                with self._answered:
+                    if number in self.answered_at_s:
+                        self.answered_twice.append(number)
+                    self.answered_at_s.setdefault(number, time.monotonic())
+                    self._answered.notify_all()
                 self._flowing.set()
 
 
