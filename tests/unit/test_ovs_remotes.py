@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from host_actor.drivers.contract import RemoteEndpoint, RemoteFlood, RemoteTunnel, RemoteVtep
-from host_actor.drivers.ovs_flows import Table, is_remote_owner, owner_of, port_flows, seal_of
+from host_actor.drivers.ovs_flows import TUNNEL_PORT, Table, is_remote_owner, owner_of, port_flows, seal_of
 from host_actor.drivers.ovs_remotes import (
-    TUNNEL_PORT,
     flood_bucket,
     is_whole,
     owner_of_remote,

@@ -34,7 +34,7 @@ def remotes() -> Remotes:
     remotes = Remotes("h1")
     remotes.settle(OWN, 1500)
     remotes.fold_host(joined())
-    remotes.open(WEB, 1450)
+    remotes.enter(there(1, "h1"))
     remotes.take_changed()
     return remotes
 
@@ -86,7 +86,7 @@ def test_networks_that_are_not_open_are_not_folded(remotes: Remotes) -> None:
 
 def test_closed_nothing_of_it_is_left(remotes: Remotes) -> None:
     remotes.fold(WEB, 7, there(2))
-    remotes.close(WEB)
+    remotes.leave(WEB)
     assert list(remotes.specs) == [TUNNEL]
     assert remotes.take_turned() == [WEB]
     assert not remotes.gaps
