@@ -24,7 +24,8 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file() -> None:
 
 
 def test_what_a_child_is_told_is_what_it_loads() -> None:
-    told = config.load({"nats": "nats://a:1", "creds": "/k/ipam.nk", "host": "h1", "actors": "host"}, {}, {})
+    flags = {"nats": "nats://a:1", "creds": "/k/ipam.nk", "host": "h1", "actors": "host", "vtep": "172.30.0.1"}
+    told = config.load(flags, {}, {})
     assert config.load({}, told.variables(), {}) == told
 
 
@@ -46,6 +47,8 @@ def test_actors_start_in_their_order_whatever_the_order_given() -> None:
         ({"bridge": "a b"}, {}, {}, ["--bridge", "at most 15"]),
         ({"creds": "/x"}, {}, {}, ["--creds", "--nats"]),
         ({"log_level": "loud"}, {}, {}, ["--log-level"]),
+        ({"vtep": "eth0"}, {}, {}, ["--vtep", "address"]),
+        ({}, {"NETPLUGIN_VTEP": "224.0.0.1"}, {}, ["NETPLUGIN_VTEP", "unicast"]),
         ({"metrics": "here"}, {}, {}, ["--metrics", "ADDRESS:PORT"]),
         ({"metrics": "host:9464"}, {}, {}, ["--metrics", "ADDRESS:PORT"]),
         ({"metrics": "70000"}, {}, {}, ["--metrics"]),

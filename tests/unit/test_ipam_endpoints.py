@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
+from msgspec.structs import replace
 
 from messages.endpoint import (
     AttachEndpoint,
@@ -259,6 +260,29 @@ def test_an_endpoint_bound_elsewhere_is_not_attached_nor_detached(world: World) 
         assert "bound to container netns:a on host h1: detach it first" in refusal.detail
     other = DetachEndpoint(tenant="default", name="e1", network="web", container="netns:b")
     assert world.refused(other).code == "endpoint-bound-elsewhere"
+
+
+def test_a_move_ends_one_binding_and_begins_the_next_in_one_decision(world: World) -> None:
+    world.endpoint("e1", container="netns:a")
+    epoch = world.journal[-1].seq
+    before = world.show("e1").status
+    move = replace(attach("e1", "netns:b", "h2"), move=True)
+    ended, began = world.do(move)
+    assert ended == EndpointUnbound(endpoint=world.show("e1").id, name="e1", host="h1", epoch=epoch)
+    assert isinstance(began, EndpointBound)
+    assert (began.host, began.container, began.mac, began.is_new) == ("h2", "netns:b", before.mac, False)
+    lines = [line.subject.rpartition(".")[2] for line in world.journal[-2:]]
+    assert lines == ["h1", "h2"], "each host hears it on its own filter"
+    status = world.show("e1").status
+    assert (status.host, status.epoch, status.addresses) == ("h2", epoch + 2, before.addresses)
+    assert world.do(move) == ()
+    assert world.refused(replace(attach("e1", "netns:b", "h9"), move=True)).code == "unknown-host"
+
+
+def test_a_move_of_what_is_bound_nowhere_is_an_attach(world: World) -> None:
+    world.endpoint("e1")
+    (began,) = world.do(replace(attach("e1"), move=True))
+    assert isinstance(began, EndpointBound)
 
 
 def test_nothing_is_bound_to_a_host_that_is_no_member(world: World) -> None:

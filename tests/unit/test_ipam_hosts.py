@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from ipam_actor.snapshot import dump_state, load_state
+from messages.addresses import decode_address
 from messages.host import (
     AdmitHost,
     GetHost,
     HostAdmitted,
     HostInvited,
+    HostJoined,
     HostView,
     InviteHost,
     JoinHost,
@@ -33,6 +39,65 @@ HOUR_NS = 3600 * 10**9
 
 def admit(host: str = "h1", key: str = KEY, machine: str = MACHINE) -> AdmitHost:
     return AdmitHost(tenant="fabric", host=host, public_key=key, machine_id=machine)
+
+
+def join_with_vtep(host: str, vtep: str, mtu_bytes: int) -> JoinHost:
+    mac = "02:00:00:00:00:01"
+    return replace(join(host), vtep=ip_address(vtep), vtep_mac=mac, underlay_mtu_bytes=mtu_bytes)
+
+
+@pytest.mark.parametrize(
+    ("joining", "mtu_bytes"),
+    [
+        ([], 1450),
+        ([("h1", "172.30.0.1", 0)], 1450),
+        ([("h1", "172.30.0.1", 1500)], 1450),
+        ([("h1", "172.30.0.1", 9000), ("h2", "172.30.0.2", 1600)], 1550),
+        ([("h1", "172.30.0.1", 1600), ("h2", "fd30::2", 1600)], 1530),
+        ([("h1", "172.30.0.1", 65535)], 9000),
+    ],
+)
+def test_a_vxlan_network_is_as_wide_as_the_narrowest_underlay_leaves(
+    joining: list[tuple[str, str, int]], mtu_bytes: int
+) -> None:
+    world = World()
+    for each in joining:
+        world.do(join_with_vtep(*each))
+    world.network("web", encap="vxlan")
+    world.network("db")
+    assert world.show_network("web").status.mtu_bytes == mtu_bytes
+    assert world.show_network("db").status.mtu_bytes == 1500
+
+
+def test_what_a_host_says_of_its_underlay_is_shown_and_may_change() -> None:
+    world = World()
+    first, wider = join_with_vtep("h1", "172.30.0.1", 1500), join_with_vtep("h1", "172.30.0.1", 1600)
+    world.do(first)
+    assert world.do(first) == ()
+    (joined,) = world.do(wider)
+    assert isinstance(joined, HostJoined)
+    assert (str(joined.vtep), joined.underlay_mtu_bytes) == ("172.30.0.1", 1600)
+    world.state = load_state(dump_state(world.state))
+    reply = world.decide(GetHost(tenant="fabric", host="h1")).reply
+    assert isinstance(reply, Item)
+    assert isinstance(reply.object, HostView)
+    assert str(reply.object.spec.vtep) == "172.30.0.1"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vtep": "224.0.0.1"},
+        {"vtep": "::"},
+        {"vtep": "127.0.0.1"},
+        {"vtep_mac": "ff:ff:ff:ff:ff:ff"},
+        {"underlay_mtu_bytes": 100},
+    ],
+)
+def test_an_underlay_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    said = {"tenant": "fabric", "host": "h1", "driver": "ovs", "datapath": "netdev", "version": "0", **wrong}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"type": "join-host", **said}, JoinHost, dec_hook=decode_address)
 
 
 def join(host: str = "h1") -> JoinHost:
