@@ -126,6 +126,7 @@ def test_a_host_knows_the_others_with_the_bus_and_its_switch_gone(
     second = cluster.attach("e2", "web", "c2", "h2")
     until_pings(one, second)
     first = cluster.hosts[0]
+    first.until_saved(second)
     first.kill()
     first.relay.cut(True)
     first.host.restart_switch()

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from .nats import RunningNats, running_nats
 
 RELAY_PORT = 4222
 WITHIN_S = 60.0
+LOOK_EVERY_S = 0.02
 
 
 class Relay:
@@ -140,6 +142,15 @@ class ActorHost:
             there = self._logged.wait_for(lambda: bool(self.logged(event, since)), WITHIN_S)
             assert there, f"{self.name} said no {event}: {self._facts[-20:]}"
             return self.logged(event, since)[0]
+
+    def until_saved(self, words: str) -> None:
+        """Return when these are in the state on disk, which follows behind everything else."""
+        file = self.state_dir / "host" / f"host-{self.name}.state"
+        pause = threading.Event()
+        deadline = time.monotonic() + WITHIN_S
+        while not file.exists() or words not in file.read_text():
+            assert time.monotonic() < deadline, f"{words} is not in {file}"
+            pause.wait(LOOK_EVERY_S)
 
     def kill(self) -> None:
         """The actor ends at once, as by kill -9."""
