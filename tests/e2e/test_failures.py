@@ -65,8 +65,8 @@ def crash_daemons(*hosts: str) -> Callable[[Lab], None]:
 @pytest.mark.parametrize(
     "act",
     [
-        kill(("h4", "host")),
-        kill(("h1", "ipam")),
+        pytest.param(kill(("h4", "host")), marks=pytest.mark.long),
+        pytest.param(kill(("h1", "ipam")), marks=pytest.mark.long),
         kill(*((f"h{n}", "ipam") for n in (1, 2)), *((f"h{n}", "host") for n in (1, 2, 3, 4))),
         crash_daemons("h1", "h2", "h3", "h4"),
     ],
