@@ -1,7 +1,8 @@
 """What a cluster takes (`make bench-cluster`): changes on many hosts, ports beside OVN, restarts, replays, memory.
 
     fabric     simulated hosts: real host actors on remembered switches in one process, over a real nats-server: one
-               change among 50 hosts, a change on each of 50, and the work of a change counted at 10, 100, 1,000
+               change among 50 hosts, one that concerns all of them (an endpoint of a VXLAN network with a member on
+               each), a change on each at once; the work of a change counted at 10, 100, 1,000
     ports      port up with 2, 100, 1,000 ports there, beside OVN; then the host actor killed (`cluster_ports`)
     grants     addresses a second with 64 clients (`grants.py`)
     replay     ipam ready again after 100,000 events, after 1,000,000, and after a snapshot of them (`cluster_replay`)
@@ -74,14 +75,15 @@ class Bench:
     async def fabric(self) -> None:
         fan = self._sizes["fan"]
         say(f"{fan} hosts: one change, and one on each")
-        fabric = Fabric(self._folder / "fan", fan)
+        fabric = Fabric(self._folder / "fan", fan, has_underlay=True)
         try:
             await fabric.open()
             single = await cluster_fabric.one_change(fabric, fan, self._sizes["runs"])
+            all_told = await cluster_fabric.change_of_all(fabric, fan, self._sizes["runs"])
             every = await cluster_fabric.change_everywhere(fabric, fan, self._sizes["everywhere"])
         finally:
             await fabric.close()
-        self.found["fan"] = {"hosts": fan, "one": spread(single), "each": spread(every)}
+        self.found["fan"] = {"hosts": fan, "one": spread(single), "all": spread(all_told), "each": spread(every)}
         self.found["work"] = [await self._work(count) for count in self._sizes["hosts"]]
 
     async def _work(self, hosts: int) -> dict[str, float]:

@@ -3,7 +3,9 @@
 As a program it runs many of them in one process, says when all have read the journal, and answers each line of input
 with what every host was told and has done, and with the process's memory:
 
-    python cluster_hosts.py URL KEYS_DIR FOLDER COUNT
+    python cluster_hosts.py URL KEYS_DIR FOLDER COUNT [underlay]
+
+When the last of all other hosts has the way to an endpoint of a VXLAN network, it says so by itself, with the time.
 
 What is counted: events of the journal that reached a host, and rounds of plan and execution. Heartbeats of the server
 (one a second for each consumer) are not: nothing is done for them.
@@ -17,16 +19,19 @@ import logging
 import os
 import resource
 import sys
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from host_actor.actor import HostActor, Settings, Uplink
-from host_actor.drivers.contract import Sandbox
-from host_actor.drivers.memory import MemoryDriver
+from host_actor.drivers.contract import Remote, RemoteEndpoint, Sandbox
+from host_actor.drivers.memory import MemoryDriver, MemorySwitch
 from host_actor.membership import HostFacts
 from host_actor.runtimes.contract import Found, Resolution, RuntimeEvent
 from host_actor.session import session
@@ -38,6 +43,7 @@ from services.runtime.journal import Journal, Recorded
 
 CALM: Final = Settings(full_pass_every_s=3600.0, look_at_journal_every_s=3600.0, save_at_most_every_s=1.0)
 STARTED_AT_ONCE: Final = 20
+FIRST_VTEP: Final = int(IPv4Address("10.250.0.1"))
 
 
 def host_name(number: int) -> str:
@@ -79,15 +85,45 @@ class Counting:
                 yield recorded
 
 
+class Reached:
+    """How many hosts have the way to each endpoint of another host; says when all have."""
+
+    def __init__(self, others: int) -> None:
+        self._others = others
+        self._counts: Counter[str] = Counter()
+
+    def by_one_more(self, endpoint: str) -> None:
+        """One more host has it."""
+        self._counts[endpoint] += 1
+        if self._counts[endpoint] == self._others:
+            _say({"reached": endpoint, "at_s": time.monotonic()})
+
+
+class Ways(dict[str, Remote]):
+    """The ways that a remembered switch has to what is on other hosts."""
+
+    def __init__(self, reached: Reached) -> None:
+        super().__init__()
+        self._reached = reached
+
+    def __setitem__(self, mark: str, way: Remote) -> None:
+        super().__setitem__(mark, way)
+        if isinstance(way, RemoteEndpoint):
+            self._reached.by_one_more(way.endpoint)
+
+
 class SimulatedHost:
     """One host actor with its folder."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
+    def __init__(self, number: int, folder: Path, reached: Reached, *, has_underlay: bool) -> None:
+        name = self.name = host_name(number)
+        vtep = IPv4Address(FIRST_VTEP + number) if has_underlay else None
         self.told = 0
+        switch = MemorySwitch()
+        switch.remotes = Ways(reached)
         self.actor = HostActor(
-            HostFacts(host=name, driver="memory", bridge="vlanBr", version="0"),
-            MemoryDriver(),
+            HostFacts(host=name, driver="memory", bridge="vlanBr", version="0", vtep=vtep),
+            MemoryDriver(switch),
             Everywhere(),
             StateFile(folder, name),
             SystemClock(),
@@ -114,10 +150,11 @@ class SimulatedHost:
             await asyncio.sleep(0.01)
 
 
-async def run_hosts(url: str, keys_dir: Path, folder: Path, count: int) -> None:
+async def run_hosts(url: str, keys_dir: Path, folder: Path, count: int, *, has_underlay: bool) -> None:
     """`count` hosts run until stdin ends."""
     _raise_file_limit()
-    hosts = [SimulatedHost(host_name(number), folder) for number in range(count)]
+    reached = Reached(count - 1)
+    hosts = [SimulatedHost(number, folder, reached, has_underlay=has_underlay) for number in range(count)]
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -157,8 +194,8 @@ def _say(fact: object) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    url, keys_dir, folder, count = arguments
-    asyncio.run(run_hosts(url, Path(keys_dir), Path(folder), int(count)))
+    url, keys_dir, folder, count, *underlay = arguments
+    asyncio.run(run_hosts(url, Path(keys_dir), Path(folder), int(count), has_underlay=bool(underlay)))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,14 @@ def text(found: Found) -> str:
 
 
 def _fan(fan: Found) -> str:
-    title = f"a change among {fan['hosts']} hosts: ms from the command until the host that it concerns has reported\n"
+    title = f"a change among {fan['hosts']} hosts: ms from the command until those that it concerns have made it\n"
     rows = [
         (what, f"{each['runs']:.0f}", *(f"{each[key]:.1f}" for key in ("p50_ms", "p99_ms", "max_ms")))
-        for what, each in (("on one host", fan["one"]), ("on every host at once, until the last", fan["each"]))
+        for what, each in (
+            ("on one host", fan["one"]),
+            ("of a network that all have, until the last has the way", fan["all"]),
+            ("on every host at once, until the last", fan["each"]),
+        )
     ]
     return title + columns(("change", "runs", "p50", "p99", "max"), rows)
 
@@ -105,7 +109,9 @@ def _memory(found: Found) -> str:
 def _budgets(found: Found) -> Iterable[str]:
     if "fan" in found:
         for key, limit in BUDGET_CHANGE_MS.items():
-            yield judged(f"one change among 50 hosts, {key.removesuffix('_ms')}", found["fan"]["one"][key], limit, "ms")
+            rank = key.removesuffix("_ms")
+            name = f"one change enforced on {found['fan']['hosts']} hosts, {rank}"
+            yield judged(name, found["fan"]["all"][key], limit, "ms")
     for level in found.get("work", ()):
         yield judged(f"rounds on hosts not concerned, {level['hosts']} hosts", level["rounds_others"], 0, "")
     for level in found.get("levels", ()):
