@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_network
 
-from messages.addresses import Address, Interface, Network
+from messages.addresses import Address, Interface, Network, shared
 from messages.network import Encap
 from messages.ranges import VLANS, VNIS, parse_ranges
 from services.runtime.decision import Rejection
@@ -52,8 +52,8 @@ def subnet_of(record: NetworkRecord, address: Address) -> Network | None:
 def interface_in(subnet: Network, address: int) -> Interface:
     """The address, given as a number, with its subnet's prefix length."""
     if subnet.version == 4:
-        return IPv4Interface((address, subnet.prefixlen))
-    return IPv6Interface((address, subnet.prefixlen))
+        return shared(IPv4Interface((address, subnet.prefixlen)))
+    return shared(IPv6Interface((address, subnet.prefixlen)))
 
 
 def check_address(

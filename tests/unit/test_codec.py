@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import msgpack
 import msgspec
 import pytest
 
-from messages import codec
+from messages import addresses, codec
 from messages.codec import JSON, Malformed, UnknownEvent
 from messages.endpoint import CreateEndpoint
 from messages.host import FindContainer
@@ -218,3 +218,10 @@ def test_only_messages_are_encoded() -> None:
 
     with pytest.raises(TypeError, match="cannot stand in a message"):
         codec.encode(Odd(value=object()))
+
+
+def test_addresses_of_one_subnet_share_it_in_memory() -> None:
+    one, other = (addresses.decode_address(addresses.Interface, f"10.1.0.{last}/16") for last in (1, 2))
+    assert one.network is other.network
+    assert (str(one), str(other)) == ("10.1.0.1/16", "10.1.0.2/16")
+    assert one == ip_interface("10.1.0.1/16")
