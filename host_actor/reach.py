@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from .drivers.contract import Done, Driver, DropRemote, EnsureRemote, Failed, Remote
+from .drivers.contract import Done, Driver, DropRemote, EnsureRemote, Failed, Remote, RemoteVtep
 from .remotes import Remotes
 
 log = structlog.get_logger()
@@ -90,7 +90,8 @@ class Reach:
         match outcome:
             case Done(op=EnsureRemote() as op):
                 mark = self._driver.mark_of(op.remote)
-                self.repaired += mark in self._applied
+                # The switch forgets neighbours by itself: to tell it again is no repair.
+                self.repaired += mark in self._applied and not isinstance(op.remote, RemoteVtep)
                 self._believed[mark] = True
                 self._applied.add(mark)
                 name = self._name_of.get(mark, mark)

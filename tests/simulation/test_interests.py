@@ -163,6 +163,13 @@ class World:
         else:
             await self.move(number, self.chance.choice(HOSTS))
 
+    async def _journal_goes_away(self) -> None:
+        """For a while, in the middle of whatever is being read."""
+        self.journal.set_away(True)
+        for _ in range(self.chance.randrange(60)):
+            await anyio.lowlevel.checkpoint()
+        self.journal.set_away(False)
+
     async def run(self, actors: int, steps: int) -> None:
         """Several actors, each killed somewhere, then one in peace."""
         await self.hosts_join()
@@ -176,6 +183,8 @@ class World:
                         await anyio.lowlevel.checkpoint()
                     if self.chance.random() < 0.1:
                         self.host.switch.restart()
+                    if self.chance.random() < 0.15:
+                        await self._journal_goes_away()
             if self.chance.random() < 0.2:
                 self.host.actor_state.unlink(missing_ok=True)
         self.host.is_journal_away = False
