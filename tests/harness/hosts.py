@@ -12,12 +12,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from services.runtime.uplinks import Uplink
+
 from .daemon import wait_for_end
 from .netns import NetworkNamespace, network_namespace, run
 from .openvswitch import RunningSwitch, running_switch
 
 UNDERLAY_MTU = 1600
 BRIDGE = "ubr"
+VLAN_BRIDGE = "vbr"  # between the hosts' second links
 UNDERLAY = "underlay"  # the namespace of its bridge
 T = TypeVar("T")
 
@@ -43,6 +46,13 @@ class RunningHost:
         self.namespace.run(*add, *(() if self.vtep.version == 4 else ("nodad",)))
         self.namespace.run("ip", "link", "set", "br-phy", "up")
 
+    def take_uplink(self, uplink: Uplink) -> None:
+        """The host's second link is an uplink, behind a bridge of its own."""
+        bridge = ("add-br", uplink.bridge, "--", "set", "bridge", uplink.bridge, "datapath_type=netdev")
+        patch = ("--", "set", "interface", uplink.outer_patch, "type=patch", f"options:peer={uplink.inner_patch}")
+        ports = ("--", "add-port", uplink.bridge, uplink.interface, "--", "add-port", uplink.bridge, uplink.outer_patch)
+        self.switch.run("ovs-vsctl", *bridge, *ports, *patch)
+
     def restart_switch(self) -> None:
         """ovs-vswitchd is killed, and started again once it is gone."""
         pid = self.switch.pid()
@@ -62,12 +72,14 @@ def running_hosts(
     """Hosts that have ended when the context has. At most 9, and one such group at a time in a network namespace."""
     with ExitStack() as stack:
         underlay = stack.enter_context(network_namespace(UNDERLAY))
-        underlay.run("ip", "link", "add", BRIDGE, "type", "bridge")
-        underlay.run("ip", "link", "set", BRIDGE, "up", "mtu", str(mtu_bytes))
+        for bridge in (BRIDGE, VLAN_BRIDGE):
+            underlay.run("ip", "link", "add", bridge, "type", "bridge")
+            underlay.run("ip", "link", "set", bridge, "up", "mtu", str(mtu_bytes))
         hosts = []
         for number, name in enumerate(names, 1):
             namespace = stack.enter_context(network_namespace(name))
-            _wire(underlay, namespace, number, mtu_bytes)
+            _wire(underlay, BRIDGE, namespace, f"u{number}", "eth0", mtu_bytes)
+            _wire(underlay, VLAN_BRIDGE, namespace, f"v{number}", "eth1", mtu_bytes)
             switch = stack.enter_context(running_switch(directory / name, namespace))
             host = RunningHost(name, number, switch, is_ipv6=is_ipv6)
             host.take_underlay(mtu_bytes)
@@ -75,13 +87,14 @@ def running_hosts(
         yield hosts
 
 
-def _wire(underlay: NetworkNamespace, namespace: NetworkNamespace, number: int, mtu_bytes: int) -> None:
+def _wire(
+    underlay: NetworkNamespace, bridge: str, namespace: NetworkNamespace, port: str, link: str, mtu_bytes: int
+) -> None:
     mtu = ("mtu", str(mtu_bytes))
-    peer = ("peer", "name", "eth0", "netns", namespace.name, *mtu)
-    near = ("ip", "link", "add", f"u{number}", "netns", underlay.name, *mtu, "type", "veth", *peer)
-    run(*near)
-    underlay.run("ip", "link", "set", f"u{number}", "master", BRIDGE, "up")
-    namespace.run("ip", "link", "set", "eth0", "up")
+    peer = ("peer", "name", link, "netns", namespace.name, *mtu)
+    run("ip", "link", "add", port, "netns", underlay.name, *mtu, "type", "veth", *peer)
+    underlay.run("ip", "link", "set", port, "master", bridge, "up")
+    namespace.run("ip", "link", "set", link, "up")
 
 
 class HostLoop:

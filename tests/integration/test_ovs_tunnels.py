@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from host_actor.drivers.ovs_flows import link_local_of
 from host_actor.drivers.ovs_remotes import remote_flows
 from host_actor.planner import plan
 from services.runtime.errors import Unavailable
+from services.runtime.uplinks import Uplink
 from tests.harness.frames import BROADCAST, Wire, ethernet, udp4, vxlan
 from tests.harness.hosts import BRIDGE, UNDERLAY, HostLoop, RunningHost, running_hosts
 from tests.harness.netns import NetworkNamespace
@@ -37,6 +38,7 @@ from tests.requires import needs_ovs, needs_tool
 pytestmark = [needs_ovs, needs_tool("busybox")]
 
 VNI = 5001
+UPLINK = Uplink("eth1")
 IPV4 = 0x0800
 WITHIN_S = 60.0
 AGE = re.compile(r"cookie=(0x[0-9a-f]+), duration=([0-9.]+)s, (table=\d+), .*n_bytes=\d+, (.*)$")
@@ -53,11 +55,12 @@ class Driven:
         self.ports: dict[str, PortSpec] = {}
         self.remotes: list[Remote] = [RemoteTunnel(host.vtep)]
         self.changes: list[str] = []
+        self.uplinks: tuple[Uplink, ...] = ()
         self.start()
 
     def start(self) -> None:
         """A driver of this host's switch runs."""
-        self.driver = OvsDriver(run_dir=self.host.switch.run_dir, vtep=self.host.vtep)
+        self.driver = OvsDriver(run_dir=self.host.switch.run_dir, vtep=self.host.vtep, uplinks=self.uplinks)
         self._loop.run(self.driver.open(self.changes.append))
 
     def stop(self) -> None:
@@ -267,6 +270,37 @@ def test_the_same_addresses_in_two_networks_never_meet(hosts: list[Driven]) -> N
                 sends.send(frame(to, 3, b"to vlan"))
             assert not any(b"to red" in e or b"to blu" in e for e in hears_vlan.heard_until(b"to vlan"))
     assert not one.pings(21, "10.0.0.2", wait_s=1), "a VLAN network without an uplink ends at its host"
+
+
+def test_vlans_and_tunnels_with_the_same_addresses_never_meet_between_hosts(hosts: list[Driven]) -> None:
+    one, two, _ = hosts
+    for host in (one, two):
+        host.stop()
+        host.host.take_uplink(UPLINK)
+        host.uplinks = (UPLINK,)
+        host.start()
+    kinds: dict[str, dict[str, int]] = {
+        "red": {"vni": VNI},
+        "blu": {"vni": 100},
+        "grn": {"vlan": 100},
+        "ylw": {"vlan": 200},
+    }
+    numbers = dict(zip(kinds, (1, 11, 21, 31), strict=True))
+    for word, number in numbers.items():
+        one.has(number, host_part=1, **kinds[word])
+        two.has(number + 1, host_part=2, **kinds[word])
+    know_each_other([one, two])
+    for word, number in numbers.items():
+        assert one.pings(number, "10.0.0.2"), word
+    for to in (mac_of(2), BROADCAST):
+        with ExitStack() as stack:
+            hears = {word: stack.enter_context(Wire(two.containers[each + 1])) for word, each in numbers.items()}
+            for word, number in numbers.items():
+                with Wire(one.containers[number]) as sends:
+                    sends.send(frame(to, 1, b"to " + word.encode()))
+            for word, wire in hears.items():
+                heard = [each[-3:].decode() for each in wire.heard_until(b"to " + word.encode()) if b"to " in each]
+                assert heard == [word]
 
 
 def test_broadcasts_go_to_hosts_with_members_and_to_no_others(hosts: list[Driven]) -> None:
