@@ -16,14 +16,15 @@ from .options import duration_s
 from .verbs import Session, Verb, message, show_changed, show_item, show_list
 
 TOKEN_S = 3600.0
-TITLES = ("NAME", "STATE", "DRIVER", "DATAPATH", "BRIDGE", "UPLINKS", "VERSION", "ENDPOINTS")
+TITLES = ("NAME", "STATE", "DRIVER", "DATAPATH", "BRIDGE", "UPLINKS", "VTEP", "VERSION", "ENDPOINTS")
 PORT_TITLES = ("TENANT", "NETWORK", "NAME", "STATE", "DEVICE", "CONTAINER", "INTERFACE", "EPOCH", "PARTS", "REASON")
 
 
 def row(view: HostView) -> output.Row:
     """A host as a table's line."""
     spec = view.spec
-    said = (spec.driver, spec.datapath, spec.bridge or "-", " ".join(spec.uplinks) or "-", spec.version)
+    ways = (" ".join(spec.uplinks) or "-", str(spec.vtep) if spec.vtep is not None else "-")
+    said = (spec.driver, spec.datapath, spec.bridge or "-", *ways, spec.version)
     return (view.name, view.status.state, *said, str(view.status.endpoints))
 
 
