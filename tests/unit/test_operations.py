@@ -10,7 +10,7 @@ import pytest
 
 from host_actor.drivers.contract import Figures
 from host_actor.measures import Measures, of_switch
-from services import init_command, metrics_http, netplugin
+from services import init_command, join_command, metrics_http, netplugin
 from services.cli import netctl, options
 from services.runtime import metrics
 from services.runtime.actor_metrics import ActorMeasures
@@ -44,6 +44,8 @@ def test_what_the_daemon_is_told_it_takes(line: str) -> None:
     words = shlex.split(line)[1:]
     if words[0] == "init":
         init_command.parser().parse_args(words[1:] if len(words) > 1 else ["DIR", "--server", "a=1"])
+    elif words[0] == "join":
+        join_command.parser().parse_args(words[1:])
     elif "--help" not in words:
         netplugin.parser().parse_args(words)
 
