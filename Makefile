@@ -13,7 +13,7 @@ BIN := build/venv/bin
 T ?= tests
 
 help: ## say what can be made
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo '  T=tests/unit/...  narrows test, test-long and unit-test; PYTHON=... chooses the interpreter'
 
 demo: build/installed ## install what is missing, start netplugin, walk through the commands on real containers
