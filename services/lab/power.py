@@ -51,6 +51,7 @@ def switch_off(host: LabHost) -> None:
     host.init_file.unlink(missing_ok=True)
     host.ready_file.unlink(missing_ok=True)
     shutil.rmtree(host.run_dir, ignore_errors=True)
+    shutil.rmtree(host.state_dir / "uplinks", ignore_errors=True)  # of one boot: here the next looks like this one
 
 
 def running(host: LabHost) -> Process:

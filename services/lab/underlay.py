@@ -37,7 +37,7 @@ def plug_in(host: LabHost) -> None:
         f"link add {host.plug} mtu {mtu} type veth peer name {NIC} mtu {mtu} netns {host.namespace}",
         f"link set {host.plug} master {BRIDGE} up",
     )
-    _ip(host.namespace, "link set lo up", f"link set {NIC} up")
+    _ip(host.namespace, "link set lo up", f"link set {NIC} address {host.mac} up")
 
 
 def unplug(host: LabHost) -> None:

@@ -76,10 +76,25 @@ def test_a_host_has_its_own_switch_address_and_namespaces(lab: Lab) -> None:
     assert "only-here" not in second.type("ip netns")
     assert "only-here" in first.type("ip netns")
     for host in (first, second):
-        assert host.type("ip -br address show br-phy").split()[2].split("/")[0] == str(host.plan.address.ip)
+        assert host.type("ip -br address show phy-eth0").split()[2].split("/")[0] == str(host.plan.address.ip)
         assert "Bridge vlanBr" in host.type("env -u OVS_RUNDIR ovs-vsctl show")
     first.type("busybox ping -c 1 -W 10 172.30.0.3")
     first.remove_container("only-here")
+
+
+@pytest.mark.parametrize("encap", ["vlan", "vxlan"])
+def test_a_network_goes_from_host_to_host(lab: Lab, encap: str) -> None:
+    lab["h1"].type(f"netctl network create {encap} --encap {encap} --subnet 10.6.0.0/24")
+    for host in lab.hosts[1:]:
+        host.make_container(encap)
+        address = f"--address 10.6.0.{host.plan.number}"
+        host.type(f"netctl endpoint create {encap}{host.name} --network {encap} {address} --container netns:{encap}")
+    ping = f"ip netns exec {encap} busybox ping -c 1 -W 5 10.6.0.2"
+    until(lambda: lab["h3"].ended(ping).returncode == 0, "h3 reaches h2")
+    for host in lab.hosts[1:]:
+        host.type(f"netctl endpoint delete {encap}{host.name}")
+        host.remove_container(encap)
+    lab["h1"].type(f"netctl network delete {encap}")
 
 
 def test_tenants_with_the_same_addresses_do_not_meet_on_any_host(lab: Lab) -> None:
