@@ -53,7 +53,7 @@ def writes(state: State, command: Command) -> tuple[str, ...]:
 def _written_for_change(state: State, change: Change) -> tuple[str, ...]:
     """What a change of an intent may write, whatever the changes before it make of the state."""
     tenant = change.tenant
-    if isinstance(change, (CreateTenant, DeleteTenant)):
+    if isinstance(change, (CreateTenant, SetTenant, DeleteTenant)):
         return (tenant_aggregate(tenant),)
     if isinstance(change, (CreateNetwork, DeleteNetwork)):
         return _structure(tenant, change.network)

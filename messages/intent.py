@@ -7,10 +7,11 @@ from .names import Token, check_tenant
 from .network import CreateNetwork, DeleteNetwork, SetNetwork
 from .pool import CreatePool, DeletePool
 from .struct import Command, View
-from .tenant import CreateTenant, DeleteTenant
+from .tenant import CreateTenant, DeleteTenant, SetTenant
 
 Change = (
     CreateTenant
+    | SetTenant
     | DeleteTenant
     | CreateNetwork
     | SetNetwork

@@ -21,7 +21,7 @@ from messages.network import CreateNetwork, DeleteNetwork, SetNetwork
 from messages.pool import CreatePool, DeletePool
 from messages.struct import kebab
 from messages.subjects import aggregate_of
-from messages.tenant import CreateTenant, DeleteTenant
+from messages.tenant import CreateTenant, DeleteTenant, SetTenant
 from services.runtime.decision import Decision, Fact, Rejection, Stamp
 from services.runtime.journal import BATCH_MAX
 
@@ -30,10 +30,11 @@ from ..state import State
 from .endpoint import attach_endpoint, create_endpoint, delete_endpoint, detach_endpoint
 from .network import create_network, delete_network, set_network
 from .pool import create_pool, delete_pool
-from .tenant import create_tenant, delete_tenant
+from .tenant import create_tenant, delete_tenant, set_tenant
 
 _DECIDE: Mapping[type[Any], Callable[[State, Any, Stamp], Decision]] = {
     CreateTenant: create_tenant,
+    SetTenant: set_tenant,
     DeleteTenant: delete_tenant,
     CreateNetwork: create_network,
     SetNetwork: set_network,

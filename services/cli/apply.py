@@ -10,9 +10,10 @@ from typing import Any
 from . import output
 from .exits import DONE, FAILED, Ended, wrong_usage
 from .intent import Intent
+from .intent_checks import contradictions
 from .intent_having import ask_having
 from .intent_plan import REMOVE, Plan, Step, plan
-from .intent_reader import read_intent
+from .intent_reader import faulty, read_intent
 from .intent_sending import Done, perform
 from .intent_source import documents
 from .intent_waiting import wait_applied
@@ -21,6 +22,26 @@ from .verbs import Session, Verb
 
 COLOURS = {"+": "32", "~": "33", "-": "31"}
 ASKED_LINES_MAX = 100
+_EPILOG = """\
+  tenants:
+    acme:
+      subnet_pool: 10.1.0.0/16              # what may be said of a tenant, and left out
+      networks:
+        web: 10.1.1.0/24                    # its subnet alone, nothing, or a map
+        db:
+          encap: vxlan
+          subnet: 10.1.2.10-10.1.2.99/24    # addresses are chosen from these
+          pools: {vip: 10.1.2.200-10.1.2.250}
+          endpoints:                        # a map, a list of names, or how many
+            db1: c1@h1                      # container and host; netns:NAME, pid:N
+            db2: {address: 10.1.2.50, mac: 02:00:00:00:00:01}
+            "db[3-9]": {pool: vip, container: "c[3-9]", host: h2}
+  networks: {web: }                         # of the tenant -t, else default
+  hosts: [h1, h2]                           # that are to be members
+
+A tenant's changes become true as one, or not at all; what one batch of the journal cannot hold goes as several. Run it
+again to finish what was interrupted. What cannot be changed in place stands in the way of all.
+"""
 
 
 def files_argument(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +66,11 @@ def read_files(session: Session, names: Sequence[str] | None) -> Intent:
     """What the files say. Raises: Ended with status 2."""
     if not names:
         raise wrong_usage("file is missing: name one with -f, or - for standard input")
-    return read_intent(documents(names), session.tenant)
+    intent = read_intent(documents(names), session.tenant)
+    faults = list(contradictions(intent))
+    if faults:
+        raise faulty(faults)
+    return intent
 
 
 def made_plan(session: Session, intent: Intent, *, is_pruning: bool) -> Plan:
@@ -131,6 +156,7 @@ def confirm(made: Plan, *, is_agreed: bool) -> None:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
     files_argument(parser)
     prune_argument(parser)
     parser.add_argument("--yes", action="store_true", help="remove without asking")

@@ -39,7 +39,7 @@ def ask_having(client: Client, names: Iterable[str] | None) -> Having:
         networks=networks,
         endpoints=endpoints,
         pools=pools,
-        hosts=frozenset(view.name for view in hosts if isinstance(view, HostView)),
+        hosts={view.name: view.spec.vtep for view in hosts if isinstance(view, HostView)},
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from messages import codec
+from messages.addresses import Address
 from messages.endpoint import (
     AttachEndpoint,
     CreateEndpoint,
@@ -26,7 +27,7 @@ from messages.network import CreateNetwork, DeleteNetwork, NetworkView, SetNetwo
 from messages.pool import CreatePool, DeletePool, PoolView
 from messages.ranges import VNIS, parse_ranges
 from messages.struct import Command
-from messages.tenant import TenantView
+from messages.tenant import CreateTenant, SetTenant, TenantView
 
 from .intent import NAMED_BY_PLACE, Intent, WantedEndpoint, WantedNetwork, WantedTenant
 
@@ -36,14 +37,14 @@ ADD, CHANGE, REMOVE = "+", "~", "-"
 
 class Having(msgspec.Struct, frozen=True):
     """What is there of the tenants that an intent names. Networks by tenant and name; endpoints and pools by these, and
-    their names.
+    their names. `hosts`: the members, each with its VTEP.
     """
 
     tenants: Mapping[str, TenantView]
     networks: Mapping[tuple[str, str], NetworkView]
     endpoints: Mapping[tuple[str, str], Mapping[str, EndpointView]]
     pools: Mapping[tuple[str, str], Mapping[str, PoolView]]
-    hosts: frozenset[str]
+    hosts: Mapping[str, Address | None]
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -125,7 +126,7 @@ class _Planner:
         if found is None or (differing and not is_used):
             self._add("tenant", command.tenant, (command.tenant,), _words(command, wanted.given), command)
         elif differing:
-            self._conflict(f"tenant {command.tenant}", list(differing.values()))
+            self._set("tenant", command.tenant, command, differing)
         for network in wanted.networks.values():
             self.network(network)
 
@@ -137,7 +138,7 @@ class _Planner:
         if found is None:
             self._add("network", command.tenant, place, _words(command, wanted.given) or "all is chosen", command)
         elif differing := _differing(command, wanted.given, found):
-            self._set(command, differing)
+            self._set("network", "/".join(place), command, differing)
         pools = self._having.pools.get(place, {})
         for pool in wanted.pools.values():
             self.pool(pool, pools.get(pool.name))
@@ -153,19 +154,16 @@ class _Planner:
         elif differing := _differing(wanted, frozenset({"ranges"}), found):
             self._conflict(f"pool {'/'.join(path)}", list(differing.values()))
 
-    def _set(self, command: CreateNetwork, differing: Mapping[str, str]) -> None:
-        """What can be changed of a network is changed; the rest stands in the way."""
-        path = f"{command.tenant}/{command.network}"
-        fixed = [words for field, words in differing.items() if field not in SetNetwork.__struct_fields__]
+    def _set(self, what: str, path: str, command: CreateTenant | CreateNetwork, differing: Mapping[str, str]) -> None:
+        """What can be changed of a tenant or a network is changed; the rest stands in the way."""
+        kind = SetTenant if isinstance(command, CreateTenant) else SetNetwork
+        fixed = [words for field, words in differing.items() if field not in kind.__struct_fields__]
         if fixed:
-            self._conflict(f"network {path}", fixed)
+            self._conflict(f"{what} {path}", fixed)
             return
-        change = SetNetwork(
-            tenant=command.tenant,
-            network=command.network,
-            **{field: getattr(command, field) for field in differing},
-        )
-        self.plan.steps.append(Step(CHANGE, "network", command.tenant, path, ", ".join(differing.values()), (change,)))
+        place = {key: getattr(command, key) for key in ("tenant", "network") if key in kind.__struct_fields__}
+        change = kind(**place, **{field: getattr(command, field) for field in differing})
+        self.plan.steps.append(Step(CHANGE, what, command.tenant, path, ", ".join(differing.values()), (change,)))
 
     def endpoint(self, wanted: WantedEndpoint, found: EndpointView | None) -> None:
         """The endpoint is there, and where it is said to be."""

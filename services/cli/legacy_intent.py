@@ -48,12 +48,13 @@ class Binding(NamedTuple):
 
 class Legacy(msgspec.Struct, frozen=True):
     """What such a file says. `bindings`: of containers whose endpoints it does not say. `notes`: what of it means
-    nothing here, and what to do instead.
+    nothing here, and what to do instead. `vteps`: what it says of hosts, which say it of themselves.
     """
 
     intent: Intent
     bindings: tuple[Binding, ...]
     notes: tuple[str, ...]
+    vteps: dict[str, str]
 
 
 def read_legacy(documents: Sequence[Document], tenant: str) -> Legacy:
@@ -66,7 +67,7 @@ def read_legacy(documents: Sequence[Document], tenant: str) -> Legacy:
     if not documents:
         raise Ended(USAGE, "the file says nothing: expected Tenants, or HostBindings")
     intent = Intent(reader.tenants, tuple(reader.hosts))
-    return Legacy(intent, tuple(_others(reader.bindings, intent)), tuple(reader.notes))
+    return Legacy(intent, tuple(_others(reader.bindings, intent)), tuple(reader.notes), reader.vteps)
 
 
 def _others(bindings: Sequence[Binding], intent: Intent) -> Iterator[Binding]:
@@ -89,6 +90,7 @@ class _Reader:
         self.hosts: dict[str, None] = {}
         self.bindings: list[Binding] = []
         self.notes: list[str] = []
+        self.vteps: dict[str, str] = {}
         self.faults: list[Fault] = []
         self._own_tenant = tenant
         self._where = ""
@@ -106,6 +108,8 @@ class _Reader:
             host = self._fields(said, f"Hosts[{position}]", _HOST)
             if name := self._text(host, "Name", f"Hosts[{position}]"):
                 self.hosts[name] = None
+                if vtep := self._text(host, "VtepIp", f"Hosts[{position}]"):
+                    self.vteps[name] = vtep
         for position, said in enumerate(self._list(top, "Tenants", "")):
             path = f"Tenants[{position}]"
             self._tenant(self._fields(said, path, _TENANT), path)

@@ -34,7 +34,7 @@ def perform_intent(session: Session, mode: str, file: str) -> int:
     legacy = read_legacy(documents([file]), session.tenant)
     having = ask_having(session.client, None if legacy.bindings else legacy.intent.tenants)
     made = _PLANS[mode](legacy, having)
-    for note in (*legacy.notes, *made.notes):
+    for note in (*legacy.notes, *made.notes, *other_vteps(legacy, having)):
         print(f"netdcli: {note}", file=sys.stderr)
     if made.conflicts:
         raise Ended(FAILED, "\n".join([*(f"refused: {conflict}" for conflict in made.conflicts), "nothing was done"]))
@@ -43,6 +43,15 @@ def perform_intent(session: Session, mode: str, file: str) -> int:
         wait_applied(session.client, (change for step in made.steps for change in step.late))
     print(f"done: {made.summary()}")
     return DONE
+
+
+def other_vteps(legacy: Legacy, having: Having) -> list[str]:
+    """What the file says of tunnels otherwise than the hosts themselves."""
+    return [
+        f"host {name} has VTEP {having.hosts[name] or 'none'}, not {vtep}: `netplugin --vtep` on it decides"
+        for name, vtep in legacy.vteps.items()
+        if name in having.hosts and str(having.hosts[name]) != vtep
+    ]
 
 
 def plan_desired(legacy: Legacy, having: Having) -> Plan:

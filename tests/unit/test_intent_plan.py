@@ -53,7 +53,7 @@ def having(world: World, names: Iterable[str]) -> Having:
         {(view.tenant, view.name): view for view in networks if isinstance(view, NetworkView)},
         endpoints,
         pools,
-        frozenset(world.state.hosts.hosts),
+        {name: record.vtep for name, record in world.state.hosts.hosts.items()},
     )
 
 
@@ -108,11 +108,17 @@ def test_what_is_left_out_agrees_with_what_is_there(world: World) -> None:
         assert planned(world, text).conflicts == [], text
 
 
+def test_a_tenant_s_pools_are_changed(world: World) -> None:
+    done(world, "tenants: {acme: {vlans: 5-9}}")
+    text = "tenants: {acme: {vlans: 5-10, subnet_pool: 10.0.0.0/8, networks: {web: }}}"
+    assert done(world, text)[0] == "~ tenant acme: subnet pool 11.0.0.0/8 -> 10.0.0.0/8, vlans 5-9 -> 5-10"
+    assert str(world.show_network("web", "acme").status.subnets[0]) == "10.0.0.0/24"
+
+
 def test_what_cannot_be_changed_is_a_conflict(world: World) -> None:
     done(world, "tenants: {acme: {vlans: 5-9, networks: {web: {tag: 7}}}}")
-    made = planned(world, "tenants: {acme: {vlans: 5-10, networks: {web: {tag: 8, encap: vxlan}}}}")
+    made = planned(world, "tenants: {acme: {networks: {web: {tag: 8, encap: vxlan}}}}")
     assert [each.partition(": it cannot")[0] for each in made.conflicts] == [
-        "tenant acme: vlans 5-9 -> 5-10",
         "network acme/web: encap vlan -> vxlan, tag 7 -> 8",
     ]
 
@@ -191,7 +197,9 @@ def test_the_host_is_the_only_one_or_is_asked_for(world: World) -> None:
 
 def test_the_default_tenant_has_its_pools_until_its_first_use(world: World) -> None:
     assert done(world, "tenants: {default: {subnet_pool: 10.0.0.0/8}}") == ["+ tenant default: subnet pool 10.0.0.0/8"]
-    assert planned(world, "tenants: {default: {subnet_pool: 12.0.0.0/8}}").conflicts
+    assert done(world, "tenants: {default: {subnet_pool: 12.0.0.0/8}}")[0].startswith(
+        "~ tenant default: subnet pool 10"
+    )
 
 
 def test_a_tenant_is_one_command_while_it_fits(world: World) -> None:

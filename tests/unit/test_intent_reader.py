@@ -11,6 +11,7 @@ from messages.endpoint import CreateEndpoint
 from messages.network import CreateNetwork
 from services.cli.exits import USAGE, Ended
 from services.cli.intent import Intent, WantedEndpoint, WantedNetwork
+from services.cli.intent_checks import contradictions
 from services.cli.intent_reader import read_intent
 from services.cli.intent_source import Document, documents
 
@@ -179,3 +180,28 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(Ended, match=r"the files say nothing"):
         read_intent([])
     assert str(Document("a.yaml", 2, 3, None)) == "a.yaml: document 2"
+
+
+def test_what_cannot_be_true_together(tmp_path: Path) -> None:
+    intent = read(
+        tmp_path,
+        """\
+tenants:
+  acme:
+    networks:
+      a:
+        subnet: 10.1.0.0/16
+        tag: 5
+        endpoints: {x: {address: 10.1.0.9}, y: {address: 10.1.0.9}, z: {address: 10.2.0.1}}
+      b: {subnet: 10.1.1.0/24, tag: 5, encap: vxlan}
+  beta: {networks: {a: {subnet: 10.1.0.0/16, tag: 5, endpoints: {"e[1-2]": {mac: 02:00:00:00:00:01}}}}}
+""",
+    )
+    place, another = f"{tmp_path}/1.yaml: tenants", "choose another, or none"
+    assert [str(fault) for fault in contradictions(intent)] == [
+        f"{place}.acme.networks.b.subnets: 10.1.1.0/24 overlaps 10.1.0.0/16 of tenants.acme.networks.a: choose another",
+        f"{place}.acme.networks.a.endpoints.y: address 10.1.0.9 is that of endpoint x as well: {another}",
+        f"{place}.acme.networks.a.endpoints.z: address 10.2.0.1 is outside of 10.1.0.0/16: expected one of these",
+        f"{place}.beta.networks.a.endpoints.e2: MAC 02:00:00:00:00:01 is that of endpoint e1 as well: {another}",
+        f"{place}.beta.networks.a.tag: vlan tag 5 is that of tenants.acme.networks.a as well: a tag is one network's",
+    ]

@@ -15,7 +15,7 @@ from services.cli.intent_plan import Having, Plan
 from services.cli.intent_sending import parts_of
 from services.cli.intent_source import documents
 from services.cli.legacy_intent import Legacy, read_legacy
-from services.cli.netdcli_intent import plan_additions, plan_bindings, plan_deletions, plan_desired
+from services.cli.netdcli_intent import other_vteps, plan_additions, plan_bindings, plan_deletions, plan_desired
 from tests.ipam_world import World
 from tests.unit.test_intent_plan import having
 
@@ -159,6 +159,15 @@ def test_a_container_s_host_is_said_later(world: World, tmp_path: Path) -> None:
         "container cX has no endpoint: expected one called NETWORK-cX",
         "container cX: host host9 is no member: expected one of host1, host2",
     ]
+
+
+def test_what_hosts_say_of_themselves_is_theirs_to_say(world: World, tmp_path: Path) -> None:
+    legacy = read(tmp_path, {"Hosts": [{"Name": "host1", "VtepIp": "192.168.2.10"}, {"Name": "host9"}], "Tenants": []})
+    assert legacy.intent.hosts == ("host1", "host9")
+    assert other_vteps(legacy, everything(world)) == [
+        "host host1 has VTEP none, not 192.168.2.10: `netplugin --vtep` on it decides"
+    ]
+    assert plan_desired(legacy, everything(world)).notes == ["host host9 is not a member yet: start `netplugin` on it"]
 
 
 def test_bindings_in_the_same_file(world: World, tmp_path: Path) -> None:
