@@ -51,7 +51,7 @@ def test_the_example_of_the_help_is_read(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         netctl.run(["apply", "--help"])
     example = capsys.readouterr().out.partition("\n  tenants:")[2].partition("\n\n")[0]
-    content = yaml.load(re.sub(r"  +(?=[a-z-]+ [^{]*$)", "  # ", f"  tenants:{example}", flags=re.MULTILINE), Loader)
+    content = yaml.load(f"  tenants:{example}", Loader)
     assert list(content["tenants"]["acme"]["networks"]["db"]["endpoints"]) == ["db1", "db2", "db[3-9]"]
     assert is_read(content)
     assert is_valid(content)
