@@ -139,9 +139,9 @@ def test_the_readme_s_file(lines: Lines) -> None:
 
 
 def test_all_or_nothing(lines: Lines) -> None:
-    wrong = "tenants: {acme: {networks: {a: 10.1.0.0/16, b: 10.1.1.0/24}}}"
+    wrong = "tenants: {acme: {subnet_pool: 10.1.0.0/24, networks: {a: , b: }}}"
     said = lines("apply", "-f", "-", stdin=wrong, status=1)
-    assert "refused: subnet-overlaps: tenant acme: change 3 of 3 (create-network acme/b)" in said
+    assert "refused: pool-exhausted: tenant acme: change 3 of 3 (create-network acme/b)" in said
     assert "acme" not in lines("tenant", "list", "-o", "name")
 
 
