@@ -27,6 +27,7 @@ AnyView = (
 class Accepted(Reply, frozen=True, kw_only=True):
     """The command became true at journal sequence `seq`; `object` as it is now, none if it is gone.
 
+    `notes` says what else changed with it, a sentence each (`network web adopted subnet 11.1.1.0/24`).
     `is_changed` is false when it was true already; `is_repeated` when this command id had been answered before.
     """
 
@@ -34,6 +35,7 @@ class Accepted(Reply, frozen=True, kw_only=True):
     object: AnyView | None = None
     is_changed: bool = True
     is_repeated: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Item(Reply, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -40,6 +41,7 @@ KERNEL_MODULE: Final = Path("/sys/module/openvswitch")
 PORT_WITHIN_S: Final = 5.0
 _BRIDGE_WITHIN_S: Final = 10.0
 _GONE_WITHIN_S: Final = 2.0
+_WRITTEN_WITHIN_S: Final = 2.0
 
 Datapath = Literal["auto", "system", "netdev"]
 RuleChange = Callable[[RuleEdit], None]
@@ -108,6 +110,9 @@ class Switch:
     async def close(self) -> None:
         """Both connections are closed; nothing of the switch is touched."""
         await self._openflow.close()
+        # What is on its way to the database becomes true or not before whoever comes next looks at it.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._writer.close()), _WRITTEN_WITHIN_S)
         await self._database.close()
         await self._writer.close()
 

@@ -42,7 +42,7 @@ from ..lookup import (
 )
 from ..macs import mac_for
 from ..pools import ADOPTED_LENGTH, adopted_around, check_address, check_subnet_free, check_tag_free, choose_address
-from ..records import EndpointRecord, Owner
+from ..records import EndpointRecord, NetworkRecord, Owner
 from ..resting import waited_for
 from ..state import State
 from ..views import endpoint_view
@@ -68,6 +68,7 @@ def create_endpoint(state: State, command: CreateEndpoint, stamp: Stamp) -> Deci
         return Decision((), show)
     if command.container is not None and command.host is not None:
         require_host(state, command.host)
+    before = found.record
     found, retagged = _retagged(state, found, command, stamp.at_ns)
     found, adopted = _adopted(state, found, command)
     addresses = _addresses_for(state, found, command, stamp.at_ns)
@@ -84,7 +85,15 @@ def create_endpoint(state: State, command: CreateEndpoint, stamp: Stamp) -> Deci
         said = (created.endpoint, created.name, addresses, created.asked, created.mac)
         endpoint = EndpointRecord(*said, 0, pool=created.pool)
         fact = _bound(found, endpoint, command.host, command.container, is_new=True)
-    return Decision((*adopted, *retagged, fact), show)
+    return Decision((*adopted, *retagged, fact), show, notes=_notes(found, before))
+
+
+def _notes(found: FoundNetwork, before: NetworkRecord) -> tuple[str, ...]:
+    """What became of the network with its endpoint."""
+    adopted = [subnet for subnet in found.record.subnets if subnet not in before.subnets]
+    retagged = found.record.tag != before.tag
+    changed = f"network {found.name} has {found.record.encap} tag {found.record.tag} now, instead of {before.tag}"
+    return (*(f"network {found.name} adopted subnet {each}" for each in adopted), *((changed,) if retagged else ()))
 
 
 def _check_same(found: FoundNetwork, endpoint: EndpointRecord, command: CreateEndpoint) -> None:
@@ -251,7 +260,9 @@ def attach_endpoint(state: State, command: AttachEndpoint, _stamp: Stamp) -> Dec
         return Decision((), show)
     if command.move:
         require_host(state, command.host)
-        return Decision((*_unbound(found, endpoint), _bound(found, endpoint, command.host, command.container)), show)
+        moved = (*_unbound(found, endpoint), _bound(found, endpoint, command.host, command.container))
+        taken = f"endpoint {endpoint.name} was taken from container {binding.container} on host {binding.host}"
+        return Decision(moved, show, notes=(taken,))
     raise Rejection(
         "endpoint-bound",
         f"endpoint {endpoint.name} is bound to container {binding.container} on host {binding.host}: detach it first, "

@@ -56,6 +56,7 @@ def apply_intent(state: State, command: ApplyIntent, stamp: Stamp) -> Decision:
     """
     supposed = _Supposed(state, command.tenant, stamp.at_ns)
     parts: list[int] = []
+    notes: list[str] = []
     try:
         for position, change in enumerate(command.changes):
             own = replace(stamp, entropy=blake2b(stamp.entropy, digest_size=16, salt=b"%d" % position).digest())
@@ -66,9 +67,10 @@ def apply_intent(state: State, command: ApplyIntent, stamp: Stamp) -> Decision:
                 where = f"change {position + 1} of {len(command.changes)} ({_name(change)})"
                 raise Rejection(rejection.code, f"{where}: {rejection.detail}; nothing was done") from None
             parts.append(len(decision.facts))
+            notes += decision.notes
     finally:
         supposed.undo()
-    return Decision(tuple(supposed.facts), parts=tuple(parts))
+    return Decision(tuple(supposed.facts), parts=tuple(parts), notes=tuple(notes))
 
 
 class _Supposed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from messages import subjects
 from messages.endpoint import (
@@ -17,14 +16,13 @@ from messages.endpoint import (
 )
 from messages.names import check_container as check_container_name
 from messages.names import check_name
-from messages.network import GetNetwork, NetworkView
 
 from . import output
-from .exits import FAILED, Ended, wrong_usage
+from .exits import wrong_usage
 from .following import watch_views
 from .network import all_tenants_argument, check_network, listed_tenant
 from .options import add_wait, several
-from .verbs import Session, Verb, message, number, show_changed, show_item, show_list
+from .verbs import Session, Verb, message, number, outcome_fields, show_changed, show_item, show_list
 from .waiting import Outcome, check_container, place, remove
 
 TITLES = (
@@ -74,30 +72,13 @@ def sentence(view: EndpointView, what: str) -> str:
     return f"{said}, {status.state} on {status.host}{because}"
 
 
-def create(session: Session, command: CreateEndpoint) -> tuple[Outcome, str]:
-    """The outcome of creating an endpoint, and what else became true with it (a subnet adopted). Raises: Ended."""
-    had_subnets = _subnets(session, command) if command.addresses else ()
+def create(session: Session, command: CreateEndpoint) -> Outcome:
+    """The outcome of creating an endpoint. Raises: Ended."""
     if command.container is not None and command.host is not None:
         check_container(session.client, command.container, command.host, is_waited_for=session.waits)
-        outcome = place(session.client, command, command.host, is_waited_for=session.waits)
-    else:
-        accepted = session.client.command(command)
-        outcome = Outcome(accepted, accepted.object if isinstance(accepted.object, EndpointView) else None)
-    if outcome.endpoint is None or had_subnets is None:
-        return outcome, ""
-    adopted = [i.network for i in outcome.endpoint.status.addresses if not any(i in each for each in had_subnets)]
-    is_new = bool(command.addresses) and outcome.accepted.is_changed
-    return outcome, f"; network {command.network} adopted subnet {output.joined(adopted)}" if adopted and is_new else ""
-
-
-def _subnets(session: Session, command: CreateEndpoint) -> tuple[Any, ...] | None:
-    try:
-        found = session.client.get(GetNetwork(tenant=command.tenant, network=command.network)).object
-    except Ended as fault:
-        if fault.status != FAILED:
-            raise
-        return None  # the command itself will be told that the network is not there
-    return found.status.subnets if isinstance(found, NetworkView) else None
+        return place(session.client, command, command.host, is_waited_for=session.waits)
+    accepted = session.client.command(command)
+    return Outcome(accepted, accepted.object if isinstance(accepted.object, EndpointView) else None)
 
 
 def attach(session: Session, command: AttachEndpoint) -> Outcome:
@@ -136,19 +117,18 @@ def _create(session: Session, chosen: argparse.Namespace) -> int:
         container=chosen.container,
         host=chosen.host or (session.host if chosen.container is not None else None),
     )
-    outcome, adopted = create(session, command)
-    return show_outcome(session, outcome, "created", adopted)
+    return show_outcome(session, create(session, command), "created")
 
 
-def show_outcome(session: Session, outcome: Outcome, what: str, also: str = "", named: str = "") -> int:
+def show_outcome(session: Session, outcome: Outcome, what: str, named: str = "") -> int:
     """A change to an endpoint is on stdout, as a sentence or as the endpoint itself."""
     if outcome.endpoint is None:
         return show_changed(session, outcome.accepted, f"endpoint {named} {what}", {"name": named.rpartition("/")[2]})
     accepted = outcome.accepted
     if session.output == "table":
-        return show_changed(session, accepted, sentence(outcome.endpoint, what) + also)
+        return show_changed(session, accepted, sentence(outcome.endpoint, what))
     fields = output.shape(outcome.endpoint)
-    output.show_one({**fields, "seq": accepted.seq, "is_changed": accepted.is_changed}, session.output)
+    output.show_one({**fields, **outcome_fields(accepted)}, session.output)
     return 0
 
 

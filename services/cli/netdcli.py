@@ -270,8 +270,7 @@ def _create_endpoint(session: Session, request: Request) -> int:
         container=container,
         host=settings.get("host") or (session.host if container is not None else None),
     )
-    outcome, adopted = endpoint.create(session, command)
-    return endpoint.show_outcome(session, outcome, "created", adopted, request.id)
+    return endpoint.show_outcome(session, endpoint.create(session, command), "created", request.id)
 
 
 def _attach(session: Session, request: Request) -> int:

@@ -123,11 +123,18 @@ def show_changed(session: Session, accepted: Accepted, sentence: str, gone: Mapp
     """A change is on stdout with its journal sequence: a sentence, or the object (of what is gone, its name)."""
     if session.output == "table":
         again = "" if accepted.is_changed and not accepted.is_repeated else " (it was so already)"
-        print(f"{sentence}, seq {accepted.seq}{again}")
+        notes = "".join(f"; {note}" for note in accepted.notes)
+        print(f"{sentence}{notes}, seq {accepted.seq}{again}")
         return DONE
     fields = output.shape(accepted.object) if accepted.object is not None else dict(gone or {})
-    output.show_one({**fields, "seq": accepted.seq, "is_changed": accepted.is_changed}, session.output)
+    output.show_one({**fields, **outcome_fields(accepted)}, session.output)
     return DONE
+
+
+def outcome_fields(accepted: Accepted) -> Mapping[str, Any]:
+    """What a program is told of a change beside the object: its sequence, whether it changed anything, what else."""
+    notes = {"notes": accepted.notes} if accepted.notes else {}
+    return {"seq": accepted.seq, "is_changed": accepted.is_changed, **notes}
 
 
 def show_list(

@@ -4,18 +4,20 @@ other.
 Tasks, all in one group that ends when any of them fails (the supervisor then starts the process again):
 the projection's follower (owns the state), one task a message in flight, one worker a lane (`committer`), and the
 bus's own.
-Shutdown cancels them: a command that was not answered is sent again by its sender under the same id.
+Told to stop, it finishes and answers what it has accepted, and puts off what comes meanwhile; then, or when that takes
+too long, all are cancelled. A command that was not answered is sent again by its sender under the same id.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Generic
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 
 from messages import subjects
 from messages.catalog import construct_and_verb
@@ -26,7 +28,7 @@ from messages.subjects import CommandSubject
 
 from . import errors
 from .actor_metrics import ActorMeasures
-from .bus import Bus, Handler, Message
+from .bus import Bus, Handler, Message, Subscription
 from .clock import Clock
 from .committer import Committer
 from .decision import Definition, Origin, Stamp, StateT
@@ -42,6 +44,8 @@ log = structlog.get_logger()
 
 READ_WITHIN_S = 5.0
 JOURNAL_WITHIN_S = 1.0
+STOPPING = "this copy of the actor was told to stop: another one, or its next life, takes the command"
+STOPPING_RETRY_AFTER_S = 0.5
 IN_FLIGHT_MAX = 8_192
 IN_FLIGHT_BYTES_MAX = 64 * 2**20  # of payloads
 HEADERS_BYTES_MAX = 4096  # of a reply
@@ -89,6 +93,8 @@ class Actor(Generic[StateT]):
         self._host = host
         self._in_flight = _InFlight()
         self._is_ending = False  # what still arrives is left to the copy that is started next
+        self._stopping = asyncio.Event()  # what is accepted is finished, what still arrives is put off
+        self._serving: set[asyncio.Task[None]] = set()
         self._stats = {_name_of(kind): self._endpoint(kind) for kind in definition.handlers}
 
     def _endpoint(self, kind: type[Command]) -> EndpointStats:
@@ -97,11 +103,20 @@ class Actor(Generic[StateT]):
         return EndpointStats(f"{construct}-{verb}", served(construct, verb), self._definition.name)
 
     async def run(self, ready: anyio.Event) -> None:
-        """Replay the journal, answer commands, for ever; `ready` is set when a command would be answered.
+        """Replay the journal, answer commands, until told to stop; `ready` is set when a command would be answered.
 
         Raises: Unavailable when the journal or the bus is away at the start.
         """
-        async with anyio.create_task_group() as tasks, asyncio.TaskGroup() as commands:
+        async with anyio.create_task_group() as tasks:
+            await self._run(tasks, ready)
+            tasks.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """`run` returns once what was accepted has its answer."""
+        self._stopping.set()
+
+    async def _run(self, tasks: TaskGroup, ready: anyio.Event) -> None:
+        async with asyncio.TaskGroup() as commands:
             current = anyio.Event()
             committer = Committer(
                 self._definition,
@@ -114,8 +129,10 @@ class Actor(Generic[StateT]):
             tasks.start_soon(lambda: self.projection.run(current=current))
             await current.wait()
             receive = self._receiver(committer, commands)
-            for stats in self._stats.values():
+            subscriptions = [
                 await self._bus.subscribe(stats.subject, receive, queue=self._definition.name)
+                for stats in self._stats.values()
+            ]
             service = Service(
                 self._bus,
                 self._definition.name,
@@ -129,9 +146,27 @@ class Actor(Generic[StateT]):
             log.info("actor-ready", seq=self.projection.followed_seq)
             ready.set()
             try:
-                await anyio.sleep_forever()
+                await self._stopping.wait()
+                await self._drain(subscriptions)
             finally:
                 self._is_ending = True
+
+    async def _drain(self, subscriptions: Sequence[Subscription]) -> None:
+        """What was accepted is answered; then nothing more arrives, and what had arrived is answered as well."""
+        log.info("draining", in_flight=self._in_flight.count)
+        await self._all_served()
+        try:
+            for subscription in subscriptions:
+                await subscription.close()
+            await self._bus.flush()  # its answer comes after all that was sent here before
+            await self._all_served()
+            await self._bus.flush()
+        except errors.Unavailable as fault:
+            log.warning("not-drained", detail=fault.detail)
+
+    async def _all_served(self) -> None:
+        if serving := set(self._serving):
+            await asyncio.wait(serving)
 
     async def figures(self) -> list[Family]:
         """What there is to see of this copy from outside (`metrics`)."""
@@ -164,7 +199,9 @@ class Actor(Generic[StateT]):
     def _receiver(self, committer: Committer[StateT], commands: asyncio.TaskGroup) -> Handler:
         def receive(message: Message) -> None:
             if not self._is_ending:
-                commands.create_task(self._handle(committer, message))
+                task = commands.create_task(self._handle(committer, message))
+                self._serving.add(task)
+                task.add_done_callback(self._serving.discard)
 
         return receive
 
@@ -211,6 +248,8 @@ class Actor(Generic[StateT]):
         if self._in_flight.is_too_much:
             detail = f"{self._in_flight.count} commands of {self._in_flight.payload_bytes} bytes are in flight"
             return Unavailable(code="overloaded", detail=detail, retry_after_s=0.5)
+        if self._stopping.is_set():
+            return Unavailable(code="stopping", detail=STOPPING, retry_after_s=STOPPING_RETRY_AFTER_S)
         command = decode_command(subject, message.payload, message.headers.get("Content-Type", MSGPACK))
         if envelope.min_seq > self.projection.followed_seq:
             with anyio.move_on_after(READ_WITHIN_S) as waiting:

@@ -33,6 +33,7 @@ from messages.subjects import FABRIC, aggregate_of
 from . import errors
 from .actor_metrics import ActorMeasures
 from .clock import rfc3339
+from .command_digest import DIGEST_HEADER, digest_of
 from .decision import Decision, Definition, Rejection, Stamp, StateT
 from .envelope import TRACE_HEADER
 from .journal import BY_HEADER, COMMAND_ID_HEADER, MESSAGE_ID_HEADER, Draft, Expectation, Journal, Recorded
@@ -172,6 +173,8 @@ class Committer(Generic[StateT]):
         """What a request comes to in the present state. Raises: Unavailable, Conflict."""
         command, stamp = request.command, request.stamp
         if type(command) not in self._queries and (seq := self._projection.seen(stamp.command_id)):
+            if self._projection.is_other(stamp.command_id, digest_of(command)):
+                return Decision(reply=_reused(stamp.command_id))
             shown = self._show(shown_by(command), stamp)
             return Decision(reply=Accepted(seq=seq, object=shown, is_changed=False, is_repeated=True))
         self._projection.check_readable(lane, *_place_of(command))
@@ -323,7 +326,7 @@ class Committer(Generic[StateT]):
         shown = self._show(decision.show, request.stamp)
         if decision.parts:
             shown = IntentView(tenant=request.command.tenant, seqs=_seqs_of(decision, seq))
-        request.answer(Accepted(seq=seq, object=shown, is_changed=bool(decision.facts)))
+        request.answer(Accepted(seq=seq, object=shown, is_changed=bool(decision.facts), notes=decision.notes))
 
     def _show(self, query: Command | None, stamp: Stamp) -> AnyView | None:
         if query is None:
@@ -333,6 +336,13 @@ class Committer(Generic[StateT]):
         except Rejection:
             return None
         return decision.reply.object if isinstance(decision.reply, Item) else None
+
+
+def _reused(command_id: str) -> Refused:
+    detail = (
+        f"{COMMAND_ID_HEADER} {command_id} was another command's within the hour: give each command an id of its own"
+    )
+    return Refused(code="command-id-reused", detail=detail)
 
 
 def shown_by(command: Command) -> Command | None:
@@ -379,6 +389,8 @@ def _drafts(request: Request, decision: Decision, actor: str) -> list[Draft]:
             "ce-specversion": "1.0",
             "ce-time": rfc3339(stamp.at_ns),
         }
+        if index == 0:
+            headers[DIGEST_HEADER] = digest_of(request.command)
         if request.trace:
             headers[TRACE_HEADER] = request.trace
         drafts.append(Draft(fact.subject, encode(fact.event), headers))

@@ -19,8 +19,8 @@ from .streams import streams_ready
 log = structlog.get_logger()
 
 
-async def run_deciding_actor(definition: Definition[StateT], settings: Config) -> None:
-    """The actor answers commands until it is cancelled.
+async def run_deciding_actor(definition: Definition[StateT], settings: Config, stop: anyio.Event) -> None:
+    """The actor answers commands until `stop` is set and what it had accepted is answered, or it is cancelled.
 
     Raises: Misconfigured (no server was named, or it is one where nobody can say who sends a command), Unavailable.
     """
@@ -44,4 +44,11 @@ async def run_deciding_actor(definition: Definition[StateT], settings: Config) -
         )
         if settings.metrics:
             tasks.start_soon(metrics.serve, metrics.socket_of(settings.run_dir, definition.name), actor.figures)
+        tasks.start_soon(_stop_when, stop, actor)
         await actor.run(anyio.Event())
+        tasks.cancel_scope.cancel()
+
+
+async def _stop_when(stop: anyio.Event, actor: Actor[StateT]) -> None:
+    await stop.wait()
+    actor.stop()

@@ -45,6 +45,7 @@ class Decision(msgspec.Struct, frozen=True):
     `Accepted.object`.
 
     `parts`: of a command made of several, how many facts each came to; its answer then has the sequence of each.
+    `notes`: what else becomes true that nobody asked for by name, a sentence each.
     No facts and no reply mean that it was true already. `Accepted` is the shell's own, to what was recorded before.
     """
 
@@ -52,6 +53,7 @@ class Decision(msgspec.Struct, frozen=True):
     show: Command | None = None
     reply: AnyReply | None = None
     parts: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Rejection(Exception):

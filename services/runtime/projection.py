@@ -21,6 +21,7 @@ from anyio.abc import TaskGroup
 
 from messages import codec, subjects
 
+from .command_digest import DIGEST_HEADER
 from .decision import Definition, StateT
 from .errors import Unavailable
 from .journal import COMMAND_ID_HEADER, MESSAGE_ID_HEADER, Draft, Journal, Recorded, Snapshots
@@ -37,6 +38,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     state: bytes
     versions: dict[str, int]
     seen: list[tuple[str, int, int]]
+    digests: dict[str, str] = {}
 
 
 class Projection(Generic[StateT]):
@@ -59,6 +61,7 @@ class Projection(Generic[StateT]):
         self._created = ""
         self._versions: dict[str, int] = {}
         self._seen: dict[str, int] = {}
+        self._digests: dict[str, str] = {}
         self._seen_order: deque[tuple[int, str]] = deque()
         self._blocked: dict[str, str] = {}
         self._own: dict[str, tuple[bytes, Any]] = {}  # message id -> payload and event of what is being appended
@@ -88,6 +91,10 @@ class Projection(Generic[StateT]):
     def seen(self, command_id: str) -> int:
         """The last sequence that a command became, within the last hour; 0 for one not seen."""
         return self._seen.get(command_id, 0)
+
+    def is_other(self, command_id: str, digest: str) -> bool:
+        """Whether what was seen under this id said something else; False where that is not known any more."""
+        return self._digests.get(command_id, digest) != digest
 
     def check_readable(self, aggregates: Sequence[str], tenant: str, network: str | None) -> None:
         """Nothing unknown has been recorded in these aggregates, nor in the tenant's or the network's own.
@@ -123,7 +130,7 @@ class Projection(Generic[StateT]):
         self._versions[aggregate] = recorded.seq
         command_id = recorded.headers.get(COMMAND_ID_HEADER, "")
         if command_id:
-            self._remember(command_id, recorded.seq, recorded.at_ns)
+            self._remember(command_id, recorded.seq, recorded.at_ns, recorded.headers.get(DIGEST_HEADER, ""))
 
     def _apply(self, aggregate: str, recorded: Recorded) -> None:
         payload, event = self._own.get(recorded.headers.get(MESSAGE_ID_HEADER, ""), (b"", None))
@@ -138,12 +145,16 @@ class Projection(Generic[StateT]):
         log.error("event-unreadable", seq=recorded.seq, subject=recorded.subject, code=fault.code, detail=fault.detail)
         self._blocked[aggregate] = f"sequence {recorded.seq}: {fault.detail}"
 
-    def _remember(self, command_id: str, seq: int, at_ns: int) -> None:
+    def _remember(self, command_id: str, seq: int, at_ns: int, digest: str) -> None:
         if command_id not in self._seen:
             self._seen_order.append((at_ns, command_id))
         self._seen[command_id] = seq
+        if digest:
+            self._digests[command_id] = digest
         while self._seen_order and self._seen_order[0][0] < at_ns - SEEN_FOR_NS:
-            self._seen.pop(self._seen_order.popleft()[1], None)
+            _, old_id = self._seen_order.popleft()
+            self._seen.pop(old_id, None)
+            self._digests.pop(old_id, None)
 
     def follow_to(self, seq: int) -> None:
         """The follower has delivered everything up to `seq`: wake who waits for it."""
@@ -221,7 +232,7 @@ class Projection(Generic[StateT]):
         self.state = state
         self._versions = snapshot.versions
         for command_id, at_seq, at_ns in snapshot.seen:
-            self._remember(command_id, at_seq, at_ns)
+            self._remember(command_id, at_seq, at_ns, snapshot.digests.get(command_id, ""))
         self._snapshot_seq = seq
         self.followed_seq = seq
         log.info("snapshot-loaded", seq=seq)
@@ -237,7 +248,7 @@ class Projection(Generic[StateT]):
     def _dump(self) -> bytes:
         seen = [(command_id, self._seen[command_id], at_ns) for at_ns, command_id in self._seen_order]
         state = self._definition.dump_state(self.state)
-        return msgspec.msgpack.encode(_Snapshot(self._created, state, self._versions, seen))
+        return msgspec.msgpack.encode(_Snapshot(self._created, state, self._versions, seen, self._digests))
 
     async def _save(self, snapshots: Snapshots, seq: int, packed: bytes) -> None:
         try:

@@ -103,6 +103,9 @@ async def test_start_from_a_snapshot_and_its_tail_is_the_full_replay(nats_server
         again = await client.ask(endpoint("e1"), "fill-1")
         assert isinstance(again, Accepted)
         assert again.is_repeated, "a snapshot remembers commands"
+        reused = await client.ask(endpoint("e2"), "fill-1")
+        assert isinstance(reused, Refused), "and what they said"
+        assert reused.code == "command-id-reused"
 
 
 async def test_snapshot_in_jetstream_is_used_by_the_next_process(nats_server: RunningNats, client: Asker) -> None:
