@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import msgspec
@@ -151,9 +151,9 @@ async def test_a_reply_says_what_else_changed(nats_server: RunningNats, client: 
         second = await client.ask(CreateEndpoint(tenant="default", network="web", name="e2"))
         assert isinstance(second, Accepted)
         assert second.notes == ()
-        place = {"tenant": "default", "network": "web", "name": "e1", "host": "h1"}
-        assert (await client.ask(AttachEndpoint(**place, container="netns:a"))).notes == ()  # type: ignore[union-attr,arg-type]
-        moved = await client.ask(AttachEndpoint(**place, container="netns:b", move=True))  # type: ignore[arg-type]
+        place: dict[str, Any] = {"tenant": "default", "network": "web", "name": "e1", "host": "h1"}
+        assert (await client.ask(AttachEndpoint(**place, container="netns:a"))).notes == ()  # type: ignore[union-attr]
+        moved = await client.ask(AttachEndpoint(**place, container="netns:b", move=True))
         assert isinstance(moved, Accepted)
         assert moved.notes == ("endpoint e1 was taken from container netns:a on host h1",)
         whole = await client.ask(
@@ -162,7 +162,7 @@ async def test_a_reply_says_what_else_changed(nats_server: RunningNats, client: 
         assert isinstance(whole, Refused), "11.1.1.0/24 is taken: nothing is adopted, and nothing said"
 
 
-def replaced(command: Command, network: str, **changes: object) -> Command:
+def replaced(command: Any, network: str, **changes: object) -> Any:
     return msgspec.structs.replace(command, network=network, **changes)
 
 
