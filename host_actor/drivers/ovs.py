@@ -138,6 +138,7 @@ class OvsDriver:
 
     async def observe(self) -> Observed:
         self._switch.check()
+        await self._switch.until_written()
         rows = {device: row for device, row in self._switch.rows.ports.items() if not self._is_leaving(device)}
         if self._switch.rows.bridge is None:
             return Observed(is_switch_ready=False, ports=await self._observed_ports(rows, Survey({}, Seal())))

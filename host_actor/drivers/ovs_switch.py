@@ -110,11 +110,9 @@ class Switch:
     async def close(self) -> None:
         """Both connections are closed; nothing of the switch is touched."""
         await self._openflow.close()
-        # What is on its way to the database becomes true or not before whoever comes next looks at it.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._writer.close()), _WRITTEN_WITHIN_S)
+        await self.until_written()
         await self._database.close()
-        await self._writer.close()
+        await self._writer.idle()
 
     @property
     def datapath(self) -> str:
@@ -261,6 +259,13 @@ class Switch:
         return was_open
 
     # Database ------------------------------------------------------------------------------------------------------
+
+    async def until_written(self) -> None:
+        """What is on its way to the database is true or refused, also where nobody waits for it any more: whoever looks
+        next would miss it. Given up after some seconds.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._writer.idle(), _WRITTEN_WITHIN_S)
 
     async def transact(self, operations: Sequence[Operation]) -> None:
         """The operations are done, all or none, perhaps in one transaction with others that waited.
@@ -433,9 +438,10 @@ class _Writer:
             self._task = asyncio.create_task(self._run(), name="ovsdb writer")
         await done
 
-    async def close(self) -> None:
+    async def idle(self) -> None:
+        """Nothing waits or is under way: it ends by itself, whatever waits is answered or refused."""
         if self._task is not None:
-            await self._task  # it ends by itself: whatever waits is answered or refused
+            await asyncio.shield(self._task)
 
     async def _run(self) -> None:
         while self._waiting:
