@@ -126,7 +126,7 @@ class HostActor:
             settings.full_pass_every_s,
             self.measures,
         )
-        self.questions = Questions(self.desired, self.attachments, self.reconciler, containers.resolve)
+        self.questions = Questions(self.desired, self.attachments, self.reconciler, containers.resolve, self.follower)
         self._uplinks = uplinks
         self._driver = driver
         self._containers = containers
@@ -135,6 +135,7 @@ class HostActor:
         self._settings = settings
         self._unsaved = anyio.Event()
         self._gaps_said: dict[str, Gap] = {}
+        self._found_on: Bus | None = None  # where this host can be discovered
         self._bus: Bus | None = None  # of the present session, or the last
 
     async def run(self, connect: Callable[[], AbstractAsyncContextManager[Uplink]]) -> None:
@@ -267,6 +268,7 @@ class HostActor:
             if uplink.bus is not None:
                 tasks.start_soon(uplink.bus.broken)
                 await self.questions.start(uplink.bus, tasks)
+                tasks.start_soon(self._show_mismatch, uplink.bus, tasks)
             await current.wait()
             self.reconciler.look_at_all("the journal was read")
             self._unsaved.set()
@@ -288,11 +290,22 @@ class HostActor:
         tasks.start_soon(self._join, bus, joined)
         with anyio.move_on_after(JOIN_WITHIN_S):
             await joined.wait()
+        await self._be_found(bus, tasks)
+        log.info("actor-ready", host=self.facts.host, seq=self.desired.seq)
+
+    async def _show_mismatch(self, bus: Bus, tasks: TaskGroup) -> None:
+        """Who looks for hosts finds this one, and why it does nothing, while an operator has to say how to go on."""
+        await self.follower.mismatched.wait()
+        await self._be_found(bus, tasks)
+
+    async def _be_found(self, bus: Bus, tasks: TaskGroup) -> None:
+        if self._found_on is bus:
+            return
+        self._found_on = bus
         stats = list(self.questions.stats.values())
         instance = self._clock.entropy().hex()
         await Service(bus, "host", instance, self.facts.version, stats, self.status).start(tasks)
         await bus.flush()
-        log.info("actor-ready", host=self.facts.host, seq=self.desired.seq)
 
     async def _join(self, bus: Bus, joined: anyio.Event) -> None:
         def on_joined(underlay: Underlay | None) -> None:

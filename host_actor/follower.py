@@ -68,6 +68,7 @@ class Follower:
         self._epoch_seen = 0  # on the switch, where that is more than the journal knows
         self._is_adopted = False  # the switch's epochs say nothing about the journal any more
         self._is_said = False
+        self.mismatched = anyio.Event()  # set while an operator has to say how to go on
         self._adopted = anyio.Event()
         self._doubted = anyio.Event()
 
@@ -119,6 +120,7 @@ class Follower:
                 await self._adopted.wait()
         self.reason = ""
         self._is_said = False
+        self.mismatched = anyio.Event()
         self._doubted = anyio.Event()
         self._desired.created = identity.created
         self.standing = Standing.READING
@@ -140,6 +142,7 @@ class Follower:
 
     def _say_mismatch(self, reason: str, identity: Identity) -> None:
         self.standing = Standing.MISMATCH
+        self.mismatched.set()
         if self.reason == reason and self._is_said:
             return
         self.reason = reason
@@ -149,7 +152,7 @@ class Follower:
             reason=reason,
             last_seq=identity.last_seq,
             effect="nothing on this host is changed",
-            remedy=f"once the journal is as it should be: touch STATE_DIR/host/host-{self._desired.host}.adopt-journal",
+            remedy=f"once the journal is as it should be: netctl journal adopt --host {self._desired.host}",
         )
 
     async def _catch_up(self, journal: Journal) -> None:

@@ -12,8 +12,8 @@ from anyio.abc import TaskGroup
 
 from messages import subjects
 from messages.codec import JSON, MSGPACK, Malformed, decode_question, encode
-from messages.host import ContainerView, FindContainer, InspectHost, PortView, RepairHost
-from messages.replies import AnyReply, Item, Items, Refused, Unavailable
+from messages.host import AdoptJournal, ContainerView, FindContainer, InspectHost, PortView, RepairHost
+from messages.replies import Accepted, AnyReply, Item, Items, Refused, Unavailable
 from services.runtime import errors
 from services.runtime.bus import Bus, Message
 from services.runtime.discovery import EndpointStats
@@ -21,6 +21,7 @@ from services.runtime.discovery import EndpointStats
 from .attachments import Attachment, Attachments
 from .desired import Desired
 from .drivers.contract import ALL_PARTS, ObservedPort
+from .follower import Follower, Standing
 from .interiors import Interior, Place, look_inside
 from .reconciler import Reconciler
 from .runtimes.contract import Found, NotFound, Resolution, Waiting
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 
 LOOK_WITHIN_S = 2.0
 
-VERBS = {"inspect": "inspect-host", "repair": "repair-host", "container": "find-container"}
+VERBS = {"inspect": "inspect-host", "repair": "repair-host", "adopt": "adopt-journal", "container": "find-container"}
 
 
 class Questions:
@@ -41,11 +42,13 @@ class Questions:
         attachments: Attachments,
         reconciler: Reconciler,
         resolve: Callable[[str], Awaitable[Resolution]],
+        follower: Follower,
     ) -> None:
         self._desired = desired
         self._attachments = attachments
         self._reconciler = reconciler
         self._resolve = resolve
+        self._follower = follower
         self.stats: Mapping[str, EndpointStats] = {
             verb: EndpointStats(verb, subjects.host_question(desired.host, verb), "") for verb in VERBS
         }
@@ -77,7 +80,7 @@ class Questions:
     async def answer(self, verb: str, payload: bytes, content_type: str = MSGPACK) -> AnyReply:
         """The reply to a question.
 
-        Refuses: what `decode_question` raises. Unavailable: ``switch-away``.
+        Refuses: what `decode_question` raises, `journal-not-in-question`. Unavailable: ``switch-away``.
         """
         try:
             question = decode_question(payload, VERBS[verb], content_type)
@@ -86,10 +89,22 @@ class Questions:
         if isinstance(question, RepairHost):
             self._reconciler.doubt(question.endpoints)
             return await self._inspect(with_addresses=True)
+        if isinstance(question, AdoptJournal):
+            return self._adopt()
         if isinstance(question, InspectHost):
             return await self._inspect(with_addresses=question.with_addresses)
         assert isinstance(question, FindContainer)
         return Item(seq=self._desired.seq, object=await self._find(question.container))
+
+    def _adopt(self) -> AnyReply:
+        """The journal is taken as it is, where that is in question."""
+        reason = self._follower.reason
+        if self._follower.standing is not Standing.MISMATCH:
+            detail = f"host {self._desired.host} follows the journal that it knows: there is nothing to adopt"
+            return Refused(code="journal-not-in-question", detail=detail)
+        log.warning("journal-adoption-asked", reason=reason)
+        self._follower.adopt()
+        return Accepted(seq=self._desired.seq, notes=(reason,))
 
     async def _find(self, container: str) -> ContainerView:
         host = self._desired.host

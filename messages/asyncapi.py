@@ -21,7 +21,12 @@ VERSION = "1.0.0"  # of the messages; it changes when they do
 MSGPACK = "application/msgpack"
 
 # Where each question is put to a host: the last token of its subject.
-QUESTION_VERBS = {"inspect-host": "inspect", "repair-host": "repair", "find-container": "container"}
+QUESTION_VERBS = {
+    "inspect-host": "inspect",
+    "repair-host": "repair",
+    "adopt-journal": "adopt",
+    "find-container": "container",
+}
 _REPLIES: tuple[type[Reply], ...] = (
     replies.Accepted,
     replies.Item,

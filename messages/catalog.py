@@ -18,6 +18,7 @@ from .endpoint import (
 )
 from .host import (
     AdmitHost,
+    AdoptJournal,
     FindContainer,
     GetHost,
     HostAdmitted,
@@ -93,7 +94,7 @@ IpamCommand = (
     | ListHosts
     | ApplyIntent
 )
-HostQuestion = InspectHost | RepairHost | FindContainer
+HostQuestion = InspectHost | RepairHost | AdoptJournal | FindContainer
 AnyEvent = (
     TenantCreated
     | TenantChanged

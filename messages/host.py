@@ -163,6 +163,12 @@ class RepairHost(Command, frozen=True, kw_only=True):
     endpoints: tuple[str, ...] = ()
 
 
+class AdoptJournal(Command, frozen=True, kw_only=True):
+    """Tell a host to take the journal as it is, though it is not the one that made its ports (sent to
+    `np.v1.host.<host>.adopt`): what this journal does not know is removed there. Answered with `Accepted`.
+    """
+
+
 class FindContainer(Command, frozen=True, kw_only=True):
     """Ask a host whether a container reference can be attached now (sent to `np.v1.host.<host>.container`)."""
 

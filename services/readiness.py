@@ -17,6 +17,7 @@ log = structlog.get_logger()
 PROBE_EVERY_S = 0.1  # at the latest; a line from any actor is a reason to ask sooner
 ANSWER_WITHIN_S = 0.5
 CONNECT_EVERY_S = 0.5
+MISMATCH = "journal-mismatch"  # the state of a host that waits for an operator: host_actor/follower.py
 
 
 async def until_ready(options: Options, actors: Iterable[str], host: str, stirred: asyncio.Event) -> None:
@@ -36,23 +37,31 @@ async def until_ready(options: Options, actors: Iterable[str], host: str, stirre
 async def until_all_answer(bus: Bus, actors: Iterable[str], host: str, stirred: asyncio.Event) -> None:
     """Returns when each of `actors` has answered for `host`; `stirred` is set when any of them has printed a line."""
     missing = set(actors)
+    doubts: set[str] = set()
     while missing:
         stirred.clear()
-        missing -= await answering(bus, missing, host)
+        missing -= await answering(bus, missing, host, doubts)
         if missing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stirred.wait(), PROBE_EVERY_S)
 
 
-async def answering(bus: Bus, actors: Iterable[str], host: str) -> set[str]:
-    """Those of `actors` on `host` that answer now."""
-    found = await asyncio.gather(*(_answers(bus, actor, host) for actor in sorted(actors)))
+async def answering(bus: Bus, actors: Iterable[str], host: str, doubts: set[str] | None = None) -> set[str]:
+    """Those of `actors` on `host` that answer now, and can do their work.
+
+    One that waits for an operator says so: that is logged, with what to do, unless it is among `doubts`.
+    """
+    said = set() if doubts is None else doubts
+    found = await asyncio.gather(*(_answers(bus, actor, host, said) for actor in sorted(actors)))
     return {actor for actor in found if actor}
 
 
-async def _answers(bus: Bus, actor: str, host: str) -> str | None:
+async def _answers(bus: Bus, actor: str, host: str, doubts: set[str]) -> str | None:
     def is_there(answers: list[Message]) -> bool:
-        return any(_is_on(host, answer) for answer in answers)
+        own = [facts for answer in answers if (facts := _facts_on(host, answer)) is not None]
+        for facts in own:
+            _say_doubt(host, facts, doubts)
+        return any(facts.get("state") != MISMATCH for facts in own)
 
     try:
         answers = await bus.request_many(f"$SRV.PING.{actor}", timeout_s=ANSWER_WITHIN_S, enough=is_there)
@@ -61,10 +70,24 @@ async def _answers(bus: Bus, actor: str, host: str) -> str | None:
     return actor if is_there(answers) else None
 
 
-def _is_on(host: str, answer: Message) -> bool:
-    """Whether an answer comes from this host; one that does not say where it runs is taken for it."""
+def _facts_on(host: str, answer: Message) -> dict[str, str] | None:
+    """What an actor of this host says of itself; one that does not say where it runs is taken for one. Else None."""
     try:
-        metadata = json.loads(answer.payload).get("metadata") or {}
+        facts = json.loads(answer.payload).get("metadata") or {}
     except (ValueError, AttributeError):
-        return False
-    return str(metadata.get("host") or host) == host
+        return None
+    return facts if isinstance(facts, dict) and str(facts.get("host") or host) == host else None
+
+
+def _say_doubt(host: str, facts: dict[str, str], doubts: set[str]) -> None:
+    reason = str(facts.get("reason", ""))
+    if facts.get("state") != MISMATCH or reason in doubts:
+        return
+    doubts.add(reason)
+    log.error(
+        "not-ready",
+        host=host,
+        reason=f"{MISMATCH}: {reason}",
+        effect="nothing on this host is changed, and READY is not said",
+        remedy=f"restore the right journal, or, to take this one as it is: netctl journal adopt --host {host}",
+    )

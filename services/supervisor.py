@@ -28,7 +28,7 @@ from . import processes
 
 PAUSE_MIN_S = 0.1
 PAUSE_MAX_S = 5.0
-STEADY_S = 10.0  # who lived this long has started well: the next pause begins at none again
+STEADY_S = 3.0  # who lived this long has started well: the next pause begins at none again
 LOOP_DEATHS = 5
 LOOP_WINDOW_S = 30.0
 LINE_LENGTH_MAX = 1 << 16

@@ -117,7 +117,7 @@ class Client:
 
     def ask_host(
         self, host: str, verb: str, question: Command, timeout_s: float = 2.0
-    ) -> Item | Items | Refused | None:
+    ) -> Accepted | Item | Items | Refused | None:
         """What a host says of itself; None when it says nothing within `timeout_s` or is not there. Raises: Ended."""
         self.connect()
         deadline = min(self.deadline, time.monotonic() + timeout_s)
@@ -129,7 +129,7 @@ class Client:
         except Rejected as fault:
             raise Ended(FAILED, f"refused: permission-denied: {fault}") from None
         reply = decode(message)
-        return reply if isinstance(reply, (Item, Items, Refused)) else None
+        return reply if isinstance(reply, (Accepted, Item, Items, Refused)) else None
 
     def _ask(self, subject: str, command: Command, min_seq: int, nobody: str) -> Accepted | Item | Items | Refused:
         headers = self.headers(uuid_text())

@@ -1,4 +1,4 @@
-"""`netctl journal`: the journal as two files, taken while everything runs, and put back.
+"""`netctl journal`: as two files, taken while everything runs, and put back; and which one a host follows.
 
 The files are those of `nats stream backup` (backup.json, stream.tar.s2). Both verbs act as ipam, whose seed is on every
 server (STATE_DIR/keys/ipam.nk): it is found beside the operator's, or named by --creds. Source: ADR-2 of NATS, streams'
@@ -18,7 +18,7 @@ import msgspec
 
 from messages import subjects
 
-from . import journal_reader, output
+from . import journal_adopt, journal_reader, output
 from .client import Client
 from .exits import DONE, FAILED, Ended
 from .server import Server
@@ -167,6 +167,7 @@ def _say(session: Session, directory: Path, kept: dict[str, Any], what: str) -> 
 
 
 VERBS = {
+    "adopt": journal_adopt.VERB,
     "backup": Verb("The journal as files in a new directory, taken while everything runs.", _backup_arguments, _backup),
     "restore": Verb("The journal is what a backup holds.", _restore_arguments, _restore),
 }

@@ -26,7 +26,7 @@ NOUNS = {
     "diff": "what `apply` would do",
     "export": "what is there, as a file for `apply`",
     "events": "the journal as it is written, or again from any point",
-    "journal": "its backup, and putting one back",
+    "journal": "its backup, putting one back, and which one a host follows",
     "log": "who did what when, refusals included",
     "status": "is everything well, and if not, what to do",
     "doctor": "what commonly goes wrong, here and in the cluster",

@@ -50,7 +50,7 @@ def find_server(url: str | None = None, creds: str | None = None, context: str |
         server = Server(
             urls=_split(url), source="--server or NETPLUGIN_NATS_URL", ca=os.environ.get("NETPLUGIN_CA", "")
         )
-        if (local := _client_file()) and url in (local[1].get("url"), *local[1].get("urls", ())):
+        if (local := _client_file_if_readable()) and url in (local[1].get("url"), *local[1].get("urls", ())):
             creds = creds or str(local[1].get("nkey_seed_file") or "")
             server = msgspec.structs.replace(server, ca=server.ca or str(local[1].get("ca_file") or ""))
     else:
@@ -123,10 +123,28 @@ def read_context(path: str) -> Server:
 
 
 def _client_file() -> tuple[str, dict[str, Any]] | None:
+    """What the daemon on this host wrote, None where there is none. Raises: Ended when it may not be looked at."""
     path = f"{os.environ.get('NETPLUGIN_RUN_DIR') or RUN_DIR}/{CLIENT_FILE}"
-    if not os.path.exists(path):  # noqa: PTH110
+    try:
+        os.stat(path)  # noqa: PTH116
+    except PermissionError:
+        folder = os.path.dirname(path)  # noqa: PTH120
+        raise Ended(
+            UNREACHABLE,
+            f"{folder} may not be entered by this user, so {CLIENT_FILE} in it cannot be looked for: run as root"
+            " (sudo), or give --server and --creds",
+        ) from None
+    except OSError:
         return None
     return path, _read_json(path)
+
+
+def _client_file_if_readable() -> tuple[str, dict[str, Any]] | None:
+    """The same for somebody who has said where the server is: what may not be looked at is nothing then."""
+    try:
+        return _client_file()
+    except Ended:
+        return None
 
 
 def _from_client_file() -> Server:

@@ -30,6 +30,7 @@ LAG_MAX = 100  # events an actor may be behind and still be well
 MONITOR_TIMEOUT_S = 2.0
 SHOWN_ENDPOINTS_MAX = 20
 NEEDED_ACTORS = ("ipam",)
+MISMATCH = "journal-mismatch"  # a host's state while it waits for an operator: host_actor/follower.py
 
 
 class Check(NamedTuple):
@@ -183,7 +184,7 @@ def _lag(said: dict[str, str], last_seq: int) -> int | None:
 
 
 def _hosts(client: Client, services: list[dict[str, Any]]) -> Iterator[Check]:
-    answering = {metadata(each).get("host") for each in services if each.get("name") == "host"}
+    answering = {metadata(each).get("host"): metadata(each) for each in services if each.get("name") == "host"}
     try:
         views = client.items(ListHosts(tenant=subjects.FABRIC)).objects
     except Ended as fault:
@@ -196,14 +197,25 @@ def _hosts(client: Client, services: list[dict[str, Any]]) -> Iterator[Check]:
         spec = view.spec
         switch = f"{spec.driver} {spec.datapath}, bridge {spec.bridge or '-'}"
         said = f"{switch}, version {spec.version}, {view.status.endpoints} endpoint(s)"
-        if view.name in answering:
+        if answering.get(view.name, {}).get("state") == MISMATCH:
+            yield _mismatch(view.name, said, answering[view.name].get("reason", ""))
+        elif view.name in answering:
             yield _host(client, view.name, said)
             yield from _uplinks(view.name, services)
         else:
             advice = f"start `netplugin` on it, or `netctl host remove {view.name}`; its traffic goes on meanwhile"
             yield Check("host", view.name, BAD, f"{said}; does not answer", advice)
-    if not hosts:
+    known = {view.name for view in hosts}
+    for name, facts in answering.items():  # another journal may know of no host at all
+        if name is not None and name not in known and facts.get("state") == MISMATCH:
+            yield _mismatch(name, "not a member in this journal", facts.get("reason", ""))
+    if not hosts and not answering:
         yield Check("host", "-", POOR, "none has joined", "start `netplugin` on the hosts that run containers")
+
+
+def _mismatch(host: str, said: str, reason: str) -> Check:
+    advice = f"restore the right journal; or, if this one is to be taken as it is: netctl journal adopt --host {host}"
+    return Check("host", host, BAD, f"{said}; {MISMATCH}: {reason}: nothing on it is changed", advice)
 
 
 def _uplinks(host: str, services: list[dict[str, Any]]) -> Iterator[Check]:

@@ -165,6 +165,35 @@ def test_two_endpoints_in_one_container_answer_and_clean_leaves_the_container_as
     assert inside.run("ip", "rule", "show").stdout == before
 
 
+def test_another_journal_is_said_with_the_remedy_and_taken_once_an_operator_says_so(
+    host: Host, netns: Callable[[str], NetworkNamespace]
+) -> None:
+    host.start()
+    inside = netns("c1")
+    host.netctl("network", "create", "web")
+    host.netctl("endpoint", "create", "e1", "--network", "web", "--container", "netns:c1")
+    refused = host.netctl("journal", "adopt", "--host", "h1", check=False)
+    assert (refused.returncode, "journal-not-in-question" in refused.stderr) == (1, True)
+    host.stop()
+    (host.state_dir / "jetstream").rename(host.state_dir / "jetstream.before")
+    since = len(host.log)
+    host.launch()
+    fact = host.until_logged(lambda fact: fact["event"] == "not-ready", since)
+    assert "netctl journal adopt --host h1" in fact["remedy"]
+    status = host.netctl("status", check=False)
+    assert status.returncode == 1
+    assert "journal-mismatch" in status.stdout
+    assert "host h1: restore the right journal; or, if this one is to be taken as it is: netctl journal adopt" in (
+        status.stdout
+    )
+    assert "eth0" in links(inside), "nothing is torn down meanwhile"
+    assert "takes the journal as it is" in host.netctl("journal", "adopt", "--host", "h1").stdout
+    host.until_ready()
+    assert host.netctl("status").returncode == 0
+    assert "eth0" not in links(inside)
+    shutil.rmtree(host.state_dir / "jetstream.before")
+
+
 def test_an_open_vswitch_that_runs_is_used_and_left(
     short_path: Path, netns: Callable[[str], NetworkNamespace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

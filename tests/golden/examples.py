@@ -155,6 +155,7 @@ COMMANDS: tuple[msgspec.Struct, ...] = (
 QUESTIONS: tuple[msgspec.Struct, ...] = (
     host.InspectHost(tenant="fabric"),
     host.RepairHost(tenant="fabric", endpoints=(ID,)),
+    host.AdoptJournal(tenant="fabric"),
     host.FindContainer(tenant="fabric", container="c1"),
 )
 NEW_AND_BOUND = endpoint.EndpointBound(

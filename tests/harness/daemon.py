@@ -67,6 +67,7 @@ class Host:
         return self.until_ready()
 
     def launch(self) -> None:
+        """It is started; `until_ready` waits for what it says."""
         environment = {**os.environ}
         environment.pop("OVS_RUNDIR", None)
         self._process = subprocess.Popen(

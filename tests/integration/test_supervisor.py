@@ -35,7 +35,7 @@ class Screen:
         self._more.set()
 
     async def until(self, is_there: Callable[[list[tuple[str, str]]], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             while not is_there(self.lines):
                 self._more.clear()
                 await self._more.wait()
@@ -52,7 +52,7 @@ async def test_lines_come_under_the_child_s_name_and_one_of_them_means_ready(tmp
     screen = Screen()
     async with Supervisor(tmp_path, screen.show) as supervisor:
         supervisor.start(python("quiet", SERVING, is_ready_line=lambda line: line == "serving"))
-        await asyncio.wait_for(supervisor.until_ready("quiet"), 10)
+        await asyncio.wait_for(supervisor.until_ready("quiet"), 40)
         assert screen.lines == [("quiet", "serving")]
 
 
@@ -95,7 +95,7 @@ async def test_who_says_that_it_is_misconfigured_is_not_hurried(tmp_path: Path) 
     with capture_logs(processors=[watch]):
         async with Supervisor(tmp_path, Screen().show) as supervisor:
             supervisor.start(python("wrong", "raise SystemExit(2)"))
-            await asyncio.wait_for(said.wait(), 10)
+            await asyncio.wait_for(said.wait(), 40)
 
 
 async def test_stop_ends_the_last_started_first_and_kills_who_does_not_listen(tmp_path: Path) -> None:
@@ -188,6 +188,7 @@ def test_the_pause_begins_at_none_again_after_a_long_life() -> None:
     assert [backoff.after_death(now, 0.1) for now in range(8)] == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
     assert backoff.is_looping
     assert backoff.after_death(100, 60.0) == 0.0
+    assert [backoff.after_death(100 + 4 * life, 4.0) for life in range(3)] == [0.0] * 3, "killed some seconds apart"
     assert not backoff.is_looping
 
 

@@ -14,6 +14,9 @@ import structlog
 from host_actor.actor import Uplink
 from host_actor.drivers.contract import ALL_PARTS, DropPort, Failed, Part
 from host_actor.runtimes.contract import Resolution, Resync, Waiting
+from messages.codec import encode
+from messages.host import AdoptJournal
+from messages.replies import Accepted, Refused
 from services.runtime.errors import Unavailable
 from services.runtime.journal_memory import MemoryJournal
 from tests.harness.host_world import Containers, HostWorld, bound, deleted, endpoint_id, record
@@ -313,8 +316,13 @@ async def test_another_journal_tears_nothing_down_until_it_is_adopted(world: Hos
         world.switch.lose(endpoint_id(1), [Part.RULES])
         await actor.reconciler.passed()
         assert world.switch.ports[endpoint_id(1)].parts == ALL_PARTS, "what is known is still repaired"
-        actor.follower.adopt()
+        answer = await actor.questions.answer("adopt", encode(AdoptJournal(tenant="fabric")))
+        assert isinstance(answer, Accepted)
+        assert "2026-01-01T00:00:00Z" in answer.notes[0], "what was in question"
         await world.until(lambda: set(world.switch.ports) == {endpoint_id(2)}, "as the new journal says")
+        again = await actor.questions.answer("adopt", encode(AdoptJournal(tenant="fabric")))
+        assert isinstance(again, Refused)
+        assert again.code == "journal-not-in-question"
         assert world.switch.ports[endpoint_id(2)].epoch == other
 
 

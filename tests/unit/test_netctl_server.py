@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,6 +105,66 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, text: str, said: str)
         server.find_server()
     assert end.value.status == UNREACHABLE
     assert str(folder) in end.value.message
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """What follows is done by a user who may not do everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_entered_is_not_taken_for_no_daemon(folder: Path) -> None:
+    write_client_file(folder, url="nats://127.0.0.1:4333", nkey_seed_file="/k/operator.nk")
+    folder.chmod(0o000)
+    try:
+        with nobody():
+            with pytest.raises(Ended, match=r"may not be entered by this user.*sudo.*--server and --creds") as end:
+                server.find_server()
+            found = server.find_server("nats://a:1", "/k/me.nk")
+    finally:
+        folder.chmod(0o700)
+    assert end.value.status == UNREACHABLE
+    assert (found.urls, found.seed_file) == (("nats://a:1",), "/k/me.nk")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.nk", None, "No such file"),
+        ("none.creds", None, "No such file"),
+        ("folder.nk/x", None, "No such file|Not a directory"),
+        ("empty.nk", b"", "holds no nkey seed"),
+        ("noise.nk", b"\xff\xfe\x00", "cannot be read"),
+        ("short.nk", b"SUAAAA", "holds no nkey seed"),
+        ("noise.creds", b"-----BEGIN", "holds no JWT and seed"),
+        ("half.creds", b"-----BEGIN A-----\nx\n-----BEGIN B-----\nSUAAA\n", "holds no nkey seed"),
+    ],
+)
+def test_credentials_that_are_none_are_named(folder: Path, name: str, content: bytes | None, said: str) -> None:
+    file = folder / name
+    if content is not None:
+        file.write_bytes(content)
+    found = server.find_server("nats://a:1", str(file))
+    with pytest.raises(Ended, match=said) as end:
+        server.signed_login(found, "nonce")
+    assert end.value.status == UNREACHABLE
+    assert str(file) in end.value.message
+
+
+def test_credentials_that_may_not_be_read_are_named(folder: Path) -> None:
+    file = folder / "secret.nk"
+    file.write_text("SUSECRET")
+    file.chmod(0o000)
+    with nobody(), pytest.raises(Ended, match=r"may not be read by this user.*sudo") as end:
+        server.signed_login(server.find_server("nats://a:1", str(file)), "nonce")
+    assert end.value.status == UNREACHABLE
 
 
 def test_keys_that_are_none_are_said(folder: Path) -> None:
