@@ -29,6 +29,7 @@ QUESTION_VERBS = {
 }
 _REPLIES: tuple[type[Reply], ...] = (
     replies.Accepted,
+    replies.Planned,
     replies.Item,
     replies.Items,
     replies.Refused,

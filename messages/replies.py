@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from .catalog import AnyEvent
 from .endpoint import EndpointView
 from .host import ContainerView, HostView, PortView
 from .intent import IntentView
@@ -38,6 +41,27 @@ class Accepted(Reply, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class PlannedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that would be recorded, and the subject it would be recorded on."""
+
+    subject: str
+    event: AnyEvent
+
+
+class Planned(Reply, frozen=True, kw_only=True):
+    """What a command sent with `Np-Dry-Run: 1` would become, decided on the state of journal sequence `seq`.
+
+    Nothing was recorded, and its id is not remembered.
+
+    `object` is as it would be; no events mean that it is true already. Ids in the events are made anew each time.
+    """
+
+    seq: int
+    object: AnyView | None = None
+    events: tuple[PlannedEvent, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Item(Reply, frozen=True, kw_only=True):
     """The one object that was asked for, as of journal sequence `seq`."""
 
@@ -68,4 +92,4 @@ class Unavailable(Reply, frozen=True, kw_only=True):
     is_outcome_unknown: bool = False
 
 
-AnyReply = Accepted | Item | Items | Refused | Unavailable
+AnyReply = Accepted | Planned | Item | Items | Refused | Unavailable

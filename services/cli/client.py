@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from messages import catalog, codec, subjects
-from messages.replies import Accepted, AnyReply, Item, Items, Refused, Unavailable
+from messages.replies import Accepted, AnyReply, Item, Items, Planned, Refused, Unavailable
 from messages.struct import Command, kebab
 
 from .exits import FAILED, UNREACHABLE, WAIT_RAN_OUT, Ended
@@ -31,8 +31,19 @@ LASTING_CODES = frozenset({"journal-full"})  # trying again within a verb's time
 ACTOR_OF = dict.fromkeys(("tenant", "network", "pool", "ipam", "endpoint", "host", "intent"), "ipam")
 
 
+class Rehearsed(Exception):
+    """A command was only tried: what it would become."""
+
+    def __init__(self, planned: Planned) -> None:
+        super().__init__("nothing was done")
+        self.planned = planned
+
+
 class Client:
-    """A connection with a deadline for the whole verb. `trace` is the traceparent that all its messages carry."""
+    """A connection with a deadline for the whole verb. `trace` is the traceparent that all its messages carry.
+
+    `at`: queries are about that point of the past; `is_dry_run`: commands are only tried.
+    """
 
     def __init__(self, server: Server, timeout_s: float, name: str = "netctl") -> None:
         self.server = server
@@ -43,6 +54,8 @@ class Client:
         self._is_connected = False
         self._progress = Progress()
         self._followed: list[str] = []
+        self.at = ""
+        self.is_dry_run = False
 
     def connect(self) -> None:
         """Connected. Raises: Ended with status 3."""
@@ -87,8 +100,12 @@ class Client:
         return self.attempt(lambda: self.wire.next_message(min(until, self.deadline)), "the answer")
 
     def command(self, command: Command) -> Accepted:
-        """The command was accepted. Raises: Ended (1 refused, 3 unreachable)."""
-        reply = self.ask(command)
+        """The command was accepted. Raises: Ended (1 refused, 3 unreachable); Rehearsed, when it was only tried."""
+        reply = self.ask(command, is_dry_run=self.is_dry_run)
+        if isinstance(reply, Planned):
+            raise Rehearsed(reply)
+        if self.is_dry_run and isinstance(reply, Accepted):
+            raise Ended(FAILED, f"the actor is too old to know --dry-run: it was DONE, seq {reply.seq}")
         if not isinstance(reply, Accepted):
             raise Ended(FAILED, f"{_what(command)} was answered with {kebab(type(reply).__name__)}: expected accepted")
         return reply
@@ -107,10 +124,17 @@ class Client:
             raise Ended(FAILED, f"{_what(query)} was answered with {kebab(type(reply).__name__)}: expected items")
         return reply
 
-    def ask(self, command: Command, min_seq: int = 0) -> Accepted | Item | Items:
+    def ask(self, command: Command, min_seq: int = 0, *, is_dry_run: bool = False) -> Accepted | Planned | Item | Items:
         """The answer. Raises: Ended with status 1 for a refusal, 3 when nobody can answer."""
         construct, verb = catalog.construct_and_verb(kebab(type(command).__name__))
-        reply = self._ask(subjects.command(command.tenant, construct, verb), command, min_seq, self._nobody(construct))
+        headers = self.headers(uuid_text())
+        if min_seq:
+            headers["Np-Min-Seq"] = str(min_seq)
+        if is_dry_run:
+            headers["Np-Dry-Run"] = "1"
+        elif self.at:
+            headers["Np-At"] = self.at
+        reply = self._ask(subjects.command(command.tenant, construct, verb), command, headers, self._nobody(construct))
         if isinstance(reply, Refused):
             raise Ended(FAILED, f"refused: {reply.code}: {reply.detail}")
         return reply
@@ -131,10 +155,9 @@ class Client:
         reply = decode(message)
         return reply if isinstance(reply, (Accepted, Item, Items, Refused)) else None
 
-    def _ask(self, subject: str, command: Command, min_seq: int, nobody: str) -> Accepted | Item | Items | Refused:
-        headers = self.headers(uuid_text())
-        if min_seq:
-            headers["Np-Min-Seq"] = str(min_seq)
+    def _ask(
+        self, subject: str, command: Command, headers: dict[str, str], nobody: str
+    ) -> Accepted | Planned | Item | Items | Refused:
         payload = codec.encode(command)
         while True:
             try:

@@ -12,7 +12,7 @@ from .verbs import SHORT_VERBS, Session, Verb
 SHELLS = ("bash", "zsh", "fish")
 COMMON = "--tenant --output --timeout --server --creds --context --help"
 COMMON_OF_CHANGES = (
-    "--wait --network --container --address --pool --exclude --range --host --subnet --gateway --encap --tag"
+    "--dry-run --at --wait --network --container --address --pool --exclude --range --host --subnet --gateway --encap --tag"
 )
 NAMED_VERBS = ("show", "delete", "attach", "detach", "remove", "select", "ports")
 LISTED_NOUNS = ("tenant", "network", "endpoint", "host", "context")

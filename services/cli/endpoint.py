@@ -249,11 +249,13 @@ def _named(session: Session, chosen: argparse.Namespace) -> str:
 
 
 VERBS = {
-    "create": Verb("reserve an address and, with --container, put it there", _create_arguments, _create),
-    "attach": Verb("put an endpoint into a container", _attach_arguments, _attach),
-    "detach": Verb("take it out again; it keeps its address", _detach_arguments, _detach),
-    "delete": Verb("detach and remove it", _delete_arguments, _delete),
-    "list": Verb("the tenant's endpoints", _list_arguments, _list),
-    "show": Verb("one endpoint", _network_argument, _show),
+    "create": Verb(
+        "reserve an address and, with --container, put it there", _create_arguments, _create, is_change=True
+    ),
+    "attach": Verb("put an endpoint into a container", _attach_arguments, _attach, is_change=True),
+    "detach": Verb("take it out again; it keeps its address", _detach_arguments, _detach, is_change=True),
+    "delete": Verb("detach and remove it", _delete_arguments, _delete, is_change=True),
+    "list": Verb("the tenant's endpoints", _list_arguments, _list, is_read=True),
+    "show": Verb("one endpoint", _network_argument, _show, is_read=True),
     "watch": Verb("the tenant's endpoints, and each again when it changes", _list_arguments, _watch),
 }

@@ -48,7 +48,7 @@ def watch_views(
 
 
 def _key(view: Any) -> tuple[str, ...]:
-    return (view.tenant, view.network, view.name)
+    return (getattr(view, "tenant", ""), getattr(view, "network", ""), view.name)
 
 
 def _print(session: Session, view: msgspec.Struct, titles: output.Row, row: Callable[[Any], output.Row]) -> None:
@@ -61,7 +61,8 @@ def _print(session: Session, view: msgspec.Struct, titles: output.Row, row: Call
 def _print_gone(session: Session, key: tuple[str, ...], titles: output.Row) -> None:
     tenant, network, name = key
     if session.output == "table":
-        print(_padded((*key, "deleted"), titles) if "NETWORK" in titles else f"{tenant}  {name}  deleted", flush=True)
+        named = key if "NETWORK" in titles else (tenant, name) if "TENANT" in titles else (name,)
+        print(_padded((*named, "deleted"), titles), flush=True)
     elif session.output != "name":
         gone = {"tenant": tenant, "network": network, "name": name, "is_deleted": True}
         output.show_next(gone, session.output)

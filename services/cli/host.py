@@ -12,6 +12,7 @@ from messages.replies import Accepted, Items, Refused
 
 from . import output
 from .exits import DONE, FAILED, UNREACHABLE, Ended, wrong_usage
+from .following import watch_views
 from .options import duration_s
 from .verbs import Session, Verb, message, show_changed, show_item, show_list
 
@@ -56,6 +57,11 @@ def _checked(name: str) -> str:
 
 def _list(session: Session, _chosen: argparse.Namespace) -> int:
     return show_list(session, session.client.items(ListHosts(tenant=subjects.FABRIC)).objects, TITLES, row)
+
+
+def _watch(session: Session, _chosen: argparse.Namespace) -> int:
+    followed = (subjects.host_event("*"),)
+    return watch_views(session, ListHosts(tenant=subjects.FABRIC), followed, TITLES, row)
 
 
 def _show(session: Session, chosen: argparse.Namespace) -> int:
@@ -126,10 +132,13 @@ def _drain(session: Session, chosen: argparse.Namespace) -> int:
 
 
 VERBS = {
-    "list": Verb("all hosts", _no_arguments, _list),
-    "show": Verb("one host", _optional_name_argument, _show),
+    "list": Verb("all hosts", _no_arguments, _list, is_read=True),
+    "show": Verb("one host", _optional_name_argument, _show, is_read=True),
+    "watch": Verb("all hosts, and each again when it changes", _no_arguments, _watch),
     "ports": Verb("a host's ports as its switch really has them", _optional_name_argument, _ports),
     "token": Verb("let one host join: prints a token for `netplugin join`", _token_arguments, _token),
     "drain": Verb("detach all endpoints of a host; they keep their addresses", _name_argument, _drain),
-    "remove": Verb("forget a host that holds no endpoint; its key is worth nothing then", _name_argument, _remove),
+    "remove": Verb(
+        "forget a host that holds no endpoint; its key is worth nothing then", _name_argument, _remove, is_change=True
+    ),
 }

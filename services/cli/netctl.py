@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from .client import Rehearsed
 from .exits import DONE, INTERRUPTED, Ended, leave
-from .options import DEFAULT_TIMEOUT_S, Parser, add_common
-from .verbs import SHORT_VERBS, Session, Verb
+from .options import DEFAULT_TIMEOUT_S, Parser, add_at, add_common, add_dry_run
+from .verbs import SHORT_VERBS, Session, Verb, show_planned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,10 +88,16 @@ def _run(arguments: Sequence[str]) -> int:
     verb_parser = Parser(prog, description=verb.summary)
     verb.arguments(verb_parser)
     add_common(verb_parser)
+    if verb.is_change:
+        add_dry_run(verb_parser)
+    if verb.is_read:
+        add_at(verb_parser)
     verb_parser.parse_args(rest, chosen)
     session = Session(chosen)
     try:
         return verb.run(session, chosen)
+    except Rehearsed as rehearsed:
+        return show_planned(session, rehearsed.planned)
     finally:
         session.close()
 
@@ -122,7 +129,15 @@ def _head(prog: str, choices: Mapping[str, str], word: str, usage: str, epilog: 
 
 def _defaults() -> argparse.Namespace:
     return argparse.Namespace(
-        tenant=None, output="table", timeout=DEFAULT_TIMEOUT_S, server=None, creds=None, context=None, wait="applied"
+        tenant=None,
+        output="table",
+        timeout=DEFAULT_TIMEOUT_S,
+        server=None,
+        creds=None,
+        context=None,
+        wait="applied",
+        at="",
+        dry_run=False,
     )
 
 

@@ -200,6 +200,8 @@ def _session(request: Request) -> Session:
             creds=settings.get("creds"),
             context=None,
             wait=wait,
+            at="",
+            dry_run=False,
         )
     )
 

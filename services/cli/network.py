@@ -183,10 +183,12 @@ def _watch(session: Session, chosen: argparse.Namespace) -> int:
 
 
 VERBS = {
-    "create": Verb("bring a network into being; what is left out is picked", _create_arguments, _create),
-    "delete": Verb("remove a network that has no endpoints left", _name_argument, _delete),
-    "list": Verb("the tenant's networks", all_tenants_argument, _list),
-    "show": Verb("one network", _name_argument, _show),
-    "set": Verb("change which of its addresses may be given out", _set_arguments, _set),
+    "create": Verb(
+        "bring a network into being; what is left out is picked", _create_arguments, _create, is_change=True
+    ),
+    "delete": Verb("remove a network that has no endpoints left", _name_argument, _delete, is_change=True),
+    "list": Verb("the tenant's networks", all_tenants_argument, _list, is_read=True),
+    "show": Verb("one network", _name_argument, _show, is_read=True),
+    "set": Verb("change which of its addresses may be given out", _set_arguments, _set, is_change=True),
     "watch": Verb("the tenant's networks, and each again when it changes", _watch_arguments, _watch),
 }

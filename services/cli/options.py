@@ -52,6 +52,35 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """`parser` takes --dry-run. (`apply` has one of its own: it shows a plan.)"""
+    parser.add_argument("--dry-run", action="store_true", help="show what would be recorded, and do nothing")
+
+
+def add_at(parser: argparse.ArgumentParser) -> None:
+    """`parser` takes --at."""
+    parser.add_argument(
+        "--at", type=point, metavar="SEQ|TIME", help="as it was then: 17, 10m (ago), 2026-01-31T12:00:00Z"
+    )
+
+
+def point(text: str) -> str:
+    """A journal sequence or a time, as the actor reads it. Raises: argparse.ArgumentTypeError."""
+    from datetime import UTC, datetime, timedelta
+
+    if text.isascii() and text.isdigit() and 0 < int(text) < 10**18:
+        return text
+    ago = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if text[:-1].isascii() and text[:-1].isdigit() and len(text) < 10 and text[-1] in ago:
+        return (datetime.now(UTC) - timedelta(seconds=int(text[:-1]) * ago[text[-1]])).isoformat()
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no point: expected a sequence, 10m (s, m, h, d: ago), or a time such as 2026-01-31T12:00:00Z"
+        ) from None
+
+
 def duration_s(text: str) -> float:
     """`500ms`, `30s`, `2m` or a number of seconds, as seconds. Raises: argparse.ArgumentTypeError."""
     match = _DURATION.match(text)

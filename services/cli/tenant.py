@@ -8,6 +8,7 @@ from messages import subjects
 from messages.tenant import CreateTenant, DeleteTenant, GetTenant, ListTenants, SetTenant, TenantView
 
 from . import output
+from .following import watch_views
 from .options import switched
 from .verbs import Session, Verb, message, number, show_changed, show_item, show_list
 
@@ -84,6 +85,11 @@ def _show(session: Session, chosen: argparse.Namespace) -> int:
     return show_item(session, session.client.get(query).object)
 
 
+def _watch(session: Session, _chosen: argparse.Namespace) -> int:
+    followed = (subjects.tenant_event("*", "*"),)
+    return watch_views(session, ListTenants(tenant=subjects.FABRIC), followed, TITLES, row)
+
+
 def checked(name: str) -> GetTenant:
     """The question for a tenant. Raises: Ended with status 2 for what no tenant can be called."""
     message(DeleteTenant, tenant=name)
@@ -95,9 +101,10 @@ def _no_arguments(_parser: argparse.ArgumentParser) -> None:
 
 
 VERBS = {
-    "create": Verb("bring a tenant into being", _create_arguments, _create),
-    "delete": Verb("remove a tenant that has no networks left", _name_argument, _delete),
-    "list": Verb("all tenants", _no_arguments, _list),
-    "set": Verb("change what its networks are chosen from", _set_arguments, _set),
-    "show": Verb("one tenant", _name_argument, _show),
+    "create": Verb("bring a tenant into being", _create_arguments, _create, is_change=True),
+    "delete": Verb("remove a tenant that has no networks left", _name_argument, _delete, is_change=True),
+    "list": Verb("all tenants", _no_arguments, _list, is_read=True),
+    "set": Verb("change what its networks are chosen from", _set_arguments, _set, is_change=True),
+    "show": Verb("one tenant", _name_argument, _show, is_read=True),
+    "watch": Verb("all tenants, and each again when it changes", _no_arguments, _watch),
 }

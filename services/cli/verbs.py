@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from messages import codec
 from messages.addresses import decode_address
+from messages.catalog import event_name
 from messages.names import DEFAULT_TENANT
-from messages.replies import Accepted
+from messages.replies import Accepted, Planned
 from messages.struct import Command
 
 from . import output
@@ -44,6 +46,8 @@ class Session:
         """The connection, open. Raises: Ended."""
         if self._client is None:
             self._client = Client(self.server, self._chosen.timeout)
+            self._client.at = self._chosen.at or ""
+            self._client.is_dry_run = self._chosen.dry_run
             self._client.connect()
         return self._client
 
@@ -92,11 +96,16 @@ class Session:
 
 
 class Verb(NamedTuple):
-    """One verb: what it does in a line, its own arguments, and how it is done; returns an exit status."""
+    """One verb: what it does in a line, its own arguments, and how it is done; returns an exit status.
+
+    `is_change`: it sends one command, which can be tried (--dry-run); `is_read`: it can be asked of the past (--at).
+    """
 
     summary: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Session, argparse.Namespace], int]
+    is_change: bool = False
+    is_read: bool = False
 
 
 def message(kind: type[CommandT], **fields: Any) -> CommandT:
@@ -135,6 +144,22 @@ def outcome_fields(accepted: Accepted) -> Mapping[str, Any]:
     """What a program is told of a change beside the object: its sequence, whether it changed anything, what else."""
     notes = {"notes": accepted.notes} if accepted.notes else {}
     return {"seq": accepted.seq, "is_changed": accepted.is_changed, **notes}
+
+
+def show_planned(session: Session, planned: Planned) -> int:
+    """What a command would become is on stdout: a line for each event, or all of it for programs."""
+    if session.output != "table":
+        fields: dict[str, Any] = codec.to_builtins(planned)
+        output.show_one({**fields, "is_dry_run": True}, session.output)
+        return DONE
+    if not planned.events:
+        print(f"nothing would change: it is so already, seq {planned.seq}")
+        return DONE
+    print(f"nothing was done; on the state of seq {planned.seq} these would be recorded:")
+    rows = [(event_name(each.event), each.subject) for each in planned.events]
+    print(output.table(("EVENT", "SUBJECT"), rows), end="")
+    print("".join(f"{note}\n" for note in planned.notes), end="")
+    return DONE
 
 
 def show_list(

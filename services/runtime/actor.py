@@ -37,6 +37,7 @@ from .envelope import Envelope, read_envelope, read_origin
 from .journal import BY_HEADER, COMMAND_ID_HEADER, Journal, Snapshots
 from .logs import about_command
 from .metrics import Family, counter, gauge
+from .past import AT_HEADER, Past
 from .projection import SNAPSHOT_EVERY, Projection
 from .version import VERSION
 
@@ -92,6 +93,7 @@ class Actor(Generic[StateT]):
         self._principals = principals
         self._host = host
         self._in_flight = _InFlight()
+        self._past = Past(definition, journal, snapshots)
         self._is_ending = False  # what still arrives is left to the copy that is started next
         self._stopping = asyncio.Event()  # what is accepted is finished, what still arrives is put off
         self._serving: set[asyncio.Task[None]] = set()
@@ -233,7 +235,7 @@ class Actor(Generic[StateT]):
         self._stats[f"{subject.construct}.{subject.verb}"].count(started_ns, code)
         self.measures.answered(f"{subject.construct}.{subject.verb}", reply, started_ns)
         _log_reply(reply, started_ns)
-        if isinstance(reply, Refused):
+        if isinstance(reply, Refused) and not (envelope is not None and envelope.is_dry_run):
             await self._audit(message, subject, reply, envelope)
 
     def _envelope(self, message: Message) -> Envelope:
@@ -258,6 +260,14 @@ class Actor(Generic[StateT]):
                 detail = f"this copy has applied {self.projection.followed_seq}, not yet {envelope.min_seq}"
                 return Unavailable(code="behind", detail=detail, retry_after_s=1.0)
         stamp = Stamp(self._clock.now_ns(), envelope.command_id, envelope.origin, self._clock.entropy())
+        if envelope.at is not None and not committer.is_query(command):
+            raise Malformed(
+                "invalid-at", f"{AT_HEADER} stands with what changes something: the past can only be asked for"
+            )
+        if envelope.at is not None:
+            return await self._past.answer(command, envelope.at, stamp)
+        if envelope.is_dry_run and not committer.is_query(command):
+            return await committer.plan(command, stamp)
         return await self._once(committer, command, stamp, envelope.trace)
 
     async def _once(self, committer: Committer[StateT], command: Command, stamp: Stamp, trace: str) -> AnyReply:

@@ -26,7 +26,7 @@ from anyio.abc import TaskGroup
 from messages.catalog import COMMANDS, construct_and_verb, event_name
 from messages.codec import MSGPACK, encode
 from messages.intent import IntentView
-from messages.replies import Accepted, AnyReply, AnyView, Item, Refused, Unavailable
+from messages.replies import Accepted, AnyReply, AnyView, Item, Planned, PlannedEvent, Refused, Unavailable
 from messages.struct import Command, kebab
 from messages.subjects import FABRIC, aggregate_of
 
@@ -146,6 +146,33 @@ class Committer(Generic[StateT]):
                 await self._projection.catch_up(*place)
         except TimeoutError:
             raise errors.Unavailable("this copy cannot follow the journal just now", RETRY_AFTER_S) from None
+
+    def is_query(self, command: Command) -> bool:
+        """Whether it asks and changes nothing."""
+        return type(command) in self._queries
+
+    async def plan(self, command: Command, stamp: Stamp) -> AnyReply:
+        """What a command would become now. Nothing is appended, and its id is not remembered."""
+        place = _place_of(command)
+        try:
+            await self._projection.catch_up(*place)
+            self._projection.check_readable(self._lane(command), *place)
+            decision = self._definition.handlers[type(command)](self._projection.state, command, stamp)
+        except Rejection as rejection:
+            return Refused(code=rejection.code, detail=rejection.detail)
+        except errors.Unavailable as fault:
+            return Unavailable(code="unavailable", detail=fault.detail, retry_after_s=fault.retry_after_s)
+        if decision.reply is not None:
+            return decision.reply
+        events = tuple(PlannedEvent(subject=fact.subject, event=fact.event) for fact in decision.facts)  # type: ignore[arg-type]
+        forks: dict[str, object] = {}
+        try:
+            self._suppose(stamp, decision, forks)
+            shown = self._show(decision.show, stamp)
+        finally:
+            for aggregate, copy in forks.items():
+                self._projection.state.put_back(aggregate, copy)
+        return Planned(seq=self._projection.followed_seq, object=shown, events=events, notes=decision.notes)
 
     def _lane(self, command: Command) -> Lane:
         return tuple(sorted(self._definition.writes(self._projection.state, command)))
@@ -301,13 +328,13 @@ class Committer(Generic[StateT]):
                 decision = self._decide(request, lane)
                 decided.append(_Decided(request, decision, _drafts(request, decision, self._definition.name)))
                 if len(requests) > 1:
-                    self._suppose(request, decision, forks)
+                    self._suppose(request.stamp, decision, forks)
         finally:
             for aggregate, copy in forks.items():
                 self._projection.state.put_back(aggregate, copy)
         return decided
 
-    def _suppose(self, request: Request, decision: Decision, forks: dict[str, object]) -> None:
+    def _suppose(self, stamp: Stamp, decision: Decision, forks: dict[str, object]) -> None:
         """The state as it would be after this decision; what it was before is in `forks`."""
         state = self._projection.state
         for fact in decision.facts:
@@ -315,7 +342,7 @@ class Committer(Generic[StateT]):
             if aggregate not in forks:
                 forks[aggregate] = state.fork(aggregate)
             seq = self._projection.followed_seq + 1
-            self._definition.apply(state, fact.subject, fact.event, seq, request.stamp.at_ns)
+            self._definition.apply(state, fact.subject, fact.event, seq, stamp.at_ns)
 
     def _answer(self, decided: _Decided) -> None:
         request, decision = decided.request, decided.decision

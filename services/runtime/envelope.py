@@ -13,10 +13,12 @@ from messages.codec import Malformed
 
 from .decision import Origin
 from .journal import COMMAND_ID_HEADER
+from .past import AT_HEADER, At, read_at
 
 REQUEST_INFO_HEADER = "Nats-Request-Info"
 MIN_SEQ_HEADER = "Np-Min-Seq"
 TRACE_HEADER = "traceparent"
+DRY_RUN_HEADER = "Np-Dry-Run"
 COMMAND_ID_LENGTH_MAX = 64
 MIN_SEQ_DIGITS_MAX = 19
 
@@ -44,14 +46,31 @@ class Envelope(NamedTuple):
     command_id: str
     min_seq: int
     trace: str
+    at: At | None = None
+    is_dry_run: bool = False
 
 
 def read_envelope(headers: Mapping[str, str], principals: Mapping[str, str] | None) -> Envelope:
     """The headers of a command, checked; `principals`: the user's name by public key, None where nobody can say.
 
-    Raises: Malformed: `unidentified`, `invalid-command-id`, `invalid-min-seq`.
+    Raises: Malformed: `unidentified`, `invalid-command-id`, `invalid-min-seq`, `invalid-at`, `invalid-dry-run`.
     """
-    return Envelope(read_origin(headers, principals), command_id_of(headers), _min_seq(headers), trace_of(headers))
+    return Envelope(
+        read_origin(headers, principals),
+        command_id_of(headers),
+        _min_seq(headers),
+        trace_of(headers),
+        read_at(headers[AT_HEADER]) if AT_HEADER in headers else None,
+        is_dry_run(headers),
+    )
+
+
+def is_dry_run(headers: Mapping[str, str]) -> bool:
+    """Whether the sender only wants to know what its command would become. Raises: Malformed (`invalid-dry-run`)."""
+    stated = headers.get(DRY_RUN_HEADER, "0")
+    if stated not in ("0", "1"):
+        raise Malformed("invalid-dry-run", f"{DRY_RUN_HEADER} is {stated[:20]!r}: expected 1, or 0 for none")
+    return stated == "1"
 
 
 def read_origin(headers: Mapping[str, str], principals: Mapping[str, str] | None) -> Origin:

@@ -24,7 +24,7 @@ from messages import codec, subjects
 from .command_digest import DIGEST_HEADER
 from .decision import Definition, StateT
 from .errors import Unavailable
-from .journal import COMMAND_ID_HEADER, MESSAGE_ID_HEADER, Draft, Journal, Recorded, Snapshots
+from .journal import COMMAND_ID_HEADER, MESSAGE_ID_HEADER, Draft, Identity, Journal, Recorded, Snapshots
 
 log = structlog.get_logger()
 
@@ -203,7 +203,7 @@ class Projection(Generic[StateT]):
         """
         identity = await self._journal.identity()
         self._created = identity.created
-        await self._load(identity.last_seq)
+        await self._load(identity)
         end = await self._end(self._definition.follows)
         if self.followed_seq >= end:
             current.set()
@@ -215,19 +215,21 @@ class Projection(Generic[StateT]):
                     current.set()
                     self._save_if_due(tasks)
 
-    async def _load(self, last_seq: int) -> None:
+    async def _load(self, identity: Identity) -> None:
         found = await self._snapshots.load(self._definition.name) if self._snapshots else None
-        if found is None:
-            return
-        seq, packed = found
+        if found is not None:
+            self.restore(*found, identity)
+
+    def restore(self, seq: int, packed: bytes, identity: Identity) -> None:
+        """The state is that of a snapshot, if it can be read and is of this journal; else it is left as it was."""
         try:
             snapshot = msgspec.msgpack.decode(packed, type=_Snapshot)
             state = self._definition.load_state(snapshot.state)
         except (msgspec.DecodeError, msgspec.ValidationError) as fault:
             log.warning("snapshot-unreadable", seq=seq, detail=str(fault))
             return
-        if snapshot.created != self._created or seq > last_seq:
-            log.warning("snapshot-of-another-journal", seq=seq, last_seq=last_seq)
+        if snapshot.created != identity.created or seq > identity.last_seq:
+            log.warning("snapshot-of-another-journal", seq=seq, last_seq=identity.last_seq)
             return
         self.state = state
         self._versions = snapshot.versions

@@ -232,6 +232,20 @@ REPLIES: tuple[tuple[str, msgspec.Struct], ...] = (
     ("accepted", replies.Accepted(seq=18, object=ENDPOINT_VIEW)),
     ("accepted-gone", replies.Accepted(seq=19, is_changed=False, is_repeated=True)),
     ("accepted-intent", replies.Accepted(seq=23, object=intent.IntentView(tenant="acme", seqs=(20, 0, 22, 23)))),
+    (
+        "planned",
+        replies.Planned(
+            seq=19,
+            object=ENDPOINT_VIEW,
+            events=(
+                replies.PlannedEvent(
+                    subject="np.v1.evt.acme.net.web.endpoint-unbound.h1",
+                    event=endpoint.EndpointUnbound(endpoint=ID, name="web1", host="h1", epoch=17),
+                ),
+            ),
+            notes=("network web adopted subnet 11.1.1.0/24",),
+        ),
+    ),
     ("item-tenant", replies.Item(seq=20, object=TENANT_VIEW)),
     ("item-network", replies.Item(seq=20, object=NETWORK_VIEW)),
     ("item-pool", replies.Item(seq=20, object=POOL_VIEW)),

@@ -20,7 +20,7 @@ def test_everything_is_read() -> None:
 
 
 def test_nothing_but_the_sender_must_be_there() -> None:
-    assert read_envelope(SENDER, PRINCIPALS)[1:] == ("", 0, "")
+    assert read_envelope(SENDER, PRINCIPALS)[1:] == ("", 0, "", None, False)
 
 
 def test_a_user_without_a_name_is_its_key() -> None:

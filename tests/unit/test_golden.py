@@ -71,7 +71,14 @@ def test_every_message_has_an_example() -> None:
     assert {name_of(each) for each in examples.COMMANDS} == set(COMMANDS)
     assert {name_of(each) for each in examples.QUESTIONS} == set(QUESTIONS)
     assert {name_of(each) for each in examples.EVENTS} == set(EVENTS)
-    assert {name_of(each) for _, each in examples.REPLIES} == {"accepted", "item", "items", "refused", "unavailable"}
+    assert {name_of(each) for _, each in examples.REPLIES} == {
+        "accepted",
+        "planned",
+        "item",
+        "items",
+        "refused",
+        "unavailable",
+    }
 
 
 def test_no_file_is_without_its_message() -> None:
