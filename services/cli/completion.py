@@ -12,7 +12,8 @@ from .verbs import SHORT_VERBS, Session, Verb
 SHELLS = ("bash", "zsh", "fish")
 COMMON = "--tenant --output --timeout --server --creds --context --help"
 COMMON_OF_CHANGES = (
-    "--dry-run --at --wait --network --container --address --pool --exclude --range --host --subnet --gateway --encap --tag"
+    "--dry-run --at --wait --network --container --address --pool --exclude --range --host "
+    "--subnet --gateway --encap --tag --routing"
 )
 NAMED_VERBS = ("show", "delete", "attach", "detach", "remove", "select", "ports")
 LISTED_NOUNS = ("tenant", "network", "endpoint", "host", "context")

@@ -65,9 +65,7 @@ def members(found: Sequence[Member]) -> Iterator[Check]:
 
 def not_following(host: str, facts: str) -> Check:
     """A host that is there and leaves everything as it is."""
-    advice = (
-        f"restore the right journal; or, if this one is to be taken as it is: netctl journal adopt --host {host}"
-    )
+    advice = f"restore the right journal; or, if this one is to be taken as it is: netctl journal adopt --host {host}"
     return Check("journal", host, BAD, facts, advice)
 
 
