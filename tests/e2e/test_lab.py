@@ -13,7 +13,7 @@ import pytest
 
 from services.lab import layout
 from tests.harness import lab as labs
-from tests.harness.lab import Lab, command, until, words
+from tests.harness.lab import Lab, command, mounts, until, words
 from tests.harness.netns import links
 from tests.requires import needs_ovs
 
@@ -40,11 +40,11 @@ def folder() -> Iterator[Path]:
         assert list(Path(name).iterdir()) == []
 
 
-def traces() -> tuple[set[str], list[str], str]:
+def traces() -> tuple[set[str], list[str], list[str]]:
     """What a lab could leave: links, named namespaces, mounts."""
     folder = layout.NAMED_NAMESPACES
     named = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    return links(), named, Path("/proc/self/mounts").read_text()
+    return links(), named, mounts()
 
 
 def processes_of(directory: Path) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from services.lab import layout
+from tests.harness.lab import mounts
 from tests.harness.netns import links
 from tests.requires import needs_ovs
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long, needs_ovs]
 
 
 def test_the_walk_does_what_it_says_and_leaves_nothing() -> None:
-    before = (links(), Path("/proc/self/mounts").read_text())
+    before = (links(), mounts())
     walk = subprocess.run(
         (sys.executable, "-P", "-m", "services.lab.walk"),
         stdin=subprocess.DEVNULL,
@@ -28,6 +28,6 @@ def test_the_walk_does_what_it_says_and_leaves_nothing() -> None:
     assert walk.returncode == 0, walk.stdout + walk.stderr
     for shown in ("the lab is up", "64 bytes from 10.1.1.3", "100% packet loss", "h3 is ready", "ipam@h2"):
         assert shown in walk.stdout
-    assert (links(), Path("/proc/self/mounts").read_text()) == before
+    assert (links(), mounts()) == before
     if layout.NAMED_NAMESPACES.exists():
         assert [path.name for path in layout.NAMED_NAMESPACES.iterdir() if path.name.startswith("np-")] == []

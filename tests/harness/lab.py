@@ -203,6 +203,12 @@ def until(condition: Callable[[], T | None], what: str, within_s: float = BACK_W
     return found
 
 
+def mounts() -> list[str]:
+    """What is mounted here, but for /run/netns on itself, as `ip netns` mounts it for good."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if line.split()[1] != str(layout.NAMED_NAMESPACES)]
+
+
 @contextmanager
 def running_lab(*flags: str) -> Iterator[Lab]:
     """A lab that is up, and gone after the context."""
