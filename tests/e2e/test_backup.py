@@ -66,7 +66,7 @@ def test_an_older_journal_put_back_changes_no_host_until_it_is_adopted(
     assert "adopt" in mismatch.stdout
 
     line = len(host.log)
-    (host.state_dir / "host" / "host-h1.adopt-journal").touch()
+    host.netctl("journal", "adopt", "--host", "h1")
     host.until_logged(of_process("journal-adopted"), since=line)
     host.until_answering()
     host.netctl("endpoint", "create", "e3", "--network", "web", "--container", "netns:c2")
