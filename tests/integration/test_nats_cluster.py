@@ -32,7 +32,7 @@ from tests.harness.ipam import Asker, held, running_ipam
 from tests.harness.nats import RunningNats
 from tests.harness.nats_cluster import RunningCluster, running_cluster
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 WITHIN_S = 60.0  # a leader that was killed is missed after 4 to 9 s (nats-server), on a busy machine later
 WEB = CreateNetwork(tenant="default", network="web", subnets=(ip_network("10.1.0.0/16"),))

@@ -51,7 +51,7 @@ def outside(open_vswitch: RunningSwitch, netns: Callable[[str], NetworkNamespace
             "route add 203.0.113.0/25 dev eth9 scope link table 100",
             "route add 10.9.0.0/16 via 172.16.0.1 dev eth9 onlink",
             "route add 10.10.0.0/16 nexthop via 192.0.2.11 dev eth9 weight 2 nexthop via 192.0.2.12 dev eth9",
-            f"route add 10.11.0.0/16 dev lo src {HERE}",
+            f"route replace 10.11.0.0/16 dev lo src {HERE}",
             "-6 route add default via fe80::9 dev eth9 metric 70",
             "-6 route add 2001:db8:9::/48 via 2001:db8::9 dev eth9 table 100",
             "neighbour add 192.0.2.50 lladdr 02:00:00:00:50:50 dev eth9 nud permanent",
