@@ -52,6 +52,10 @@ class StaleFlows:
         """The rules of this device stand."""
         self._place_of[device] = place
 
+    def knows(self, device: str) -> bool:
+        """Whether the rules of this device stood, as far as this process has heard."""
+        return device in self._place_of
+
     def went(self, device: str) -> None:
         """The rules of this device are gone, or about to be other ones."""
         now_s = _now_s()
