@@ -197,8 +197,10 @@ class Ports:
                 await self.removal.make_room(op.port.device, op.port.sandbox.key)
         works = [self._begin(op) for op in ops]
         for work in works:
-            if not isinstance(work, Failed) and (work.row is not None or self._switch.stale.knows(work.device)):
-                self._switch.stale.went(work.device)  # its row may have been taken away by hand
+            if isinstance(work, (_Dropping, _Ensuring)):
+                is_known = self._switch.stale.knows(work.device)  # its row may have been taken away by hand
+                if work.row is not None or is_known:
+                    self._switch.stale.went(work.device)
         early = asyncio.create_task(self._change_early([work for work in works if not isinstance(work, Failed)]))
         try:
             outcomes = await together([self._outcome(work, early) for work in works])

@@ -20,7 +20,7 @@ from tests.harness.ipam import Asker
 from tests.harness.lab import Host, Lab, until
 from tests.requires import needs_ovs
 
-pytestmark = needs_ovs
+pytestmark = [needs_ovs, pytest.mark.long]
 
 REFUSED, UNREACHABLE = 1, 3
 KILL_EVERY = 200

@@ -17,7 +17,7 @@ from tests.harness.lab import Lab, until
 from tests.harness.lab_scene import ADDRESSES, Scene, scene
 from tests.requires import needs_ovs
 
-pytestmark = needs_ovs
+pytestmark = [needs_ovs, pytest.mark.long]
 
 GAP_MAX_S = 15.0  # 0.3 s and 0.8 s where nothing else runs; it is printed
 

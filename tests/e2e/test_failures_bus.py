@@ -15,7 +15,7 @@ from tests.harness.lab import Host, Lab, until
 from tests.harness.lab_scene import Scene, scene
 from tests.requires import needs_ovs
 
-pytestmark = needs_ovs
+pytestmark = [needs_ovs, pytest.mark.long]
 
 GOES_ON_WITHIN_S = 30.0  # netctl's own patience; it is printed, and is 0.3 s unless the server led the journal
 CUT = """table inet cut {

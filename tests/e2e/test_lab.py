@@ -17,7 +17,7 @@ from tests.harness.lab import Lab, command, mounts, until, words
 from tests.harness.netns import links
 from tests.requires import needs_ovs
 
-pytestmark = needs_ovs
+pytestmark = [needs_ovs, pytest.mark.long]
 
 SUBNET = "10.5.0.0/24"
 OTHER = ("--prefix", "other")  # names beside those of the lab that the whole file shares

@@ -37,7 +37,7 @@ from tests.harness.address_race import (
 from tests.harness.ipam import IpamProcess, asker, held, ipam_process, journal_of, options, running_ipam
 from tests.harness.nats import RunningNats
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 CONTAINER = "netns:c1"
 JOIN = JoinHost(tenant="fabric", host="h1", driver="ovs", datapath="netdev", version="0")

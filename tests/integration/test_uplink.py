@@ -28,7 +28,7 @@ from tests.harness.outside import Outside, pings, reaches
 from tests.harness.traffic import Pinging
 from tests.requires import needs_ovs, needs_tool
 
-pytestmark = [pytest.mark.anyio, needs_ovs, needs_tool("busybox", "ethtool", "nft")]
+pytestmark = [pytest.mark.anyio, pytest.mark.long, needs_ovs, needs_tool("busybox", "ethtool", "nft")]
 
 HERE, HERE_6, FAR = "192.0.2.1", "2001:db8::1", "192.0.2.9"
 UPLINK = Uplink("eth9")
