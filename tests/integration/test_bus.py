@@ -155,7 +155,7 @@ async def test_subscription_stands_when_it_is_flushed(ipam: Bus, operator: Bus) 
 async def test_a_flush_that_took_too_long_costs_no_connection(nats_server: RunningNats, operator: Bus) -> None:
     os.kill(nats_server.pid, signal.SIGSTOP)
     try:
-        os.waitpid(nats_server.pid, os.WUNTRACED)  # it has stopped: until then it may still answer
+        await anyio.to_thread.run_sync(os.waitpid, nats_server.pid, os.WUNTRACED)  # until then it may still answer
         with pytest.raises(Unavailable):
             await operator.flush(timeout_s=0.1)
     finally:
