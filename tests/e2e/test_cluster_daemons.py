@@ -10,6 +10,8 @@ import pytest
 
 from tests.harness.cluster_daemons import Daemons, Machine, running_daemons
 
+pytestmark = pytest.mark.long
+
 ASKED_AT_MOST = 200  # each time takes a tenth of a second at least
 
 
