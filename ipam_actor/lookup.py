@@ -8,7 +8,7 @@ from messages.names import DEFAULT_TENANT, RESERVED_TENANT
 from services.runtime.decision import Rejection
 from services.runtime.errors import Conflict
 
-from .records import DEFAULT_TENANT_RECORD, EndpointRecord, NetworkRecord, TenantRecord
+from .records import DEFAULT_TENANT_RECORD, EndpointRecord, NetworkRecord, Owner, TenantRecord
 from .state import NetworkAggregate, State, TenantAggregate
 
 NAMED_MAX = 5
@@ -126,3 +126,13 @@ def check_whole(tenant: TenantAggregate, network: str, record: NetworkRecord | N
     subnets = tenant.networks.get(network)
     if subnets != (record.subnets if record is not None else None):
         raise Conflict(f"a change of network {network} has been followed in part only")
+
+
+def check_tag_whole(state: State, found: FoundNetwork) -> None:
+    """What the fabric and the network say of its tag is the same.
+
+    Raises: Conflict when only a part of a batch that wrote to both has been followed: to be decided again.
+    """
+    owner = state.segments.owners[found.record.encap].get(found.record.tag)
+    if owner != Owner(found.tenant, found.name):
+        raise Conflict(f"a change of the tag of network {found.name} has been followed in part only")

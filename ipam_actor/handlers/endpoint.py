@@ -33,6 +33,7 @@ from services.runtime.decision import Decision, Fact, Rejection, Stamp
 from .. import facts
 from ..lookup import (
     FoundNetwork,
+    check_tag_whole,
     check_whole,
     find_network,
     require_endpoint,
@@ -150,6 +151,7 @@ def _retagged(
         check_tag(record.encap, tag)
     except ValueError as fault:
         raise Rejection("tag-out-of-range", str(fault)) from None
+    check_tag_whole(state, found)
     _, tenant = require_tenant(state, found.tenant)
     check_tag_free(state, tenant, record.encap, tag, Owner(found.tenant, found.name), now_ns)
     taken = SegmentTaken(encap=record.encap, tag=tag, tenant=found.tenant, network=found.name)

@@ -27,7 +27,7 @@ from messages.tenant import NetworkAdded, NetworkRemoved
 from services.runtime.decision import Decision, Fact, Rejection, Stamp
 
 from .. import facts
-from ..lookup import FoundNetwork, check_whole, find_network, require_network, require_tenant, some_of
+from ..lookup import FoundNetwork, check_tag_whole, check_whole, find_network, require_network, require_tenant, some_of
 from ..pools import check_subnet_free, check_tag_free, choose_subnet, choose_tag, reserved_in
 from ..records import NetworkRecord, Owner, TenantRecord
 from ..state import HostAggregate, State, TenantAggregate
@@ -246,6 +246,8 @@ def delete_network(state: State, command: DeleteNetwork, _stamp: Stamp) -> Decis
         count = "1 endpoint" if len(endpoints) == 1 else f"{len(endpoints)} endpoints"
         names = some_of(sorted(endpoints))
         raise Rejection("network-in-use", f"network {network} still has {count} ({names}): delete them first")
+    check_whole(require_tenant(state, tenant)[0], network, found.record)
+    check_tag_whole(state, found)
     return Decision(
         (
             facts.of_tenant(tenant, NetworkRemoved(network=network)),

@@ -112,6 +112,10 @@ def carry_out(session: Session, made: Plan, *, at_once: int | None = None) -> li
             if session.output == "table":
                 print(f"{line(each.step)}, seq {each.seq}")
             told.count(len(done))
+    except Ended as end:
+        if done:
+            end.message += f"; {len(done)} of {len(made.steps)} are done and stay so: run it again for the others"
+        raise
     finally:
         told.end()
         if session.output != "table":

@@ -34,6 +34,7 @@ from messages.endpoint import (
     EndpointUnbound,
 )
 from messages.host import JoinHost
+from messages.intent import ApplyIntent, Change
 from messages.network import AddressingChanged, CreateNetwork, DeleteNetwork, NetworkDeleted, SetNetwork
 from messages.pool import CreatePool, DeletePool, PoolCreated, PoolDeleted
 from messages.port import PortUnbound
@@ -154,6 +155,12 @@ class World:
         return JoinHost(tenant=subjects.FABRIC, host="h1", driver="memory", datapath="memory", version="1")
 
     def _command(self) -> Command:
+        """A change alone, or several as one."""
+        if self.random.randrange(6):
+            return self._change()
+        return ApplyIntent(tenant=TENANT, changes=tuple(self._change() for _ in range(self.random.randrange(1, 5))))
+
+    def _change(self) -> Change:
         network, name = self.random.choice(NETWORKS), self.random.choice(ENDPOINTS)
         match self.random.randrange(12):
             case 0:
@@ -173,7 +180,7 @@ class World:
             case _:
                 return DeleteEndpoint(tenant=TENANT, network=network, name=name)
 
-    def _addressing(self, network: str, name: str) -> Command:
+    def _addressing(self, network: str, name: str) -> Change:
         """Addresses are kept back, or asked for from what is."""
         ranges = (parse_range(self.random.choice(RANGES)),)
         match self.random.randrange(4):

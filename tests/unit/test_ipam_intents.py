@@ -7,10 +7,13 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from ipam_actor.definition import IPAM
 from messages.endpoint import AttachEndpoint, DeleteEndpoint, DetachEndpoint, EndpointBound, EndpointCreated
 from messages.intent import ApplyIntent, Change
 from messages.network import DeleteNetwork, NetworkCreated
+from messages.subjects import SEGMENT_AGGREGATE, aggregate_of, tenant_aggregate
 from messages.tenant import CreateTenant, DeleteTenant
+from services.runtime.errors import Conflict
 from tests.ipam_world import World, endpoint, network
 
 
@@ -121,3 +124,19 @@ def test_changes_are_of_one_tenant_and_there_is_one_at_least() -> None:
         intent(network("web", tenant="beta"))
     with pytest.raises(ValueError, match=r"0 changes: expected 1 to 1000"):
         intent()
+
+
+def test_what_is_followed_in_part_is_decided_again(world: World) -> None:
+    """Another copy's batch arrives event by event: between two of them, its network is half gone, or half retagged."""
+    world.do(WHOLE)
+    gone = intent(DeleteNetwork(tenant="acme", network="empty"))
+    world.do(intent(network("empty", tenant="acme", tag=77)))
+    for aggregate in (tenant_aggregate("acme"), SEGMENT_AGGREGATE):
+        kept = world.state.fork(aggregate)
+        for fact in world.decide(gone).facts:
+            if aggregate_of(fact.subject) == aggregate:
+                IPAM.apply(world.state, fact.subject, fact.event, len(world.journal) + 1, world.now_ns)
+        with pytest.raises(Conflict):
+            world.decide(gone)
+        world.state.put_back(aggregate, kept)
+    assert world.decide(gone).parts == (3,)
